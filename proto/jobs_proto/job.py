@@ -1,0 +1,234 @@
+"""The job: what was asked (`Spec`) and what is known of it (`Job`). One definition of each field.
+
+The CLI's options, the RPC's `run`, the records on disk and `inspect --json` all derive from here.
+Not for the shim: attrs would be paid for by every job; it reads the plan that was made from a Spec.
+"""
+
+import re
+import signal
+from datetime import UTC, datetime
+
+from attrs import field, frozen
+
+from jobs_proto.phases import Outcome, Phase
+
+MAX_TIMEOUT_S = 10 * 365 * 86400.0
+MAX_LABELS = 64
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
+_ENV_NAME = re.compile(r"[^=\0]+")
+
+
+def _argv(_spec: object, _field: object, argv: tuple[str, ...]) -> None:
+    if not argv or not argv[0]:
+        raise ValueError("the command is empty; give a program to run")
+    for number, argument in enumerate(argv):
+        if "\0" in argument:
+            raise ValueError(
+                f"argument {number} of the command holds a NUL character, which no program "
+                "can be given; write such data to a file or to standard input"
+            )
+
+
+def _env(_spec: object, _field: object, env: dict[str, str]) -> None:
+    for key, value in env.items():
+        if not _ENV_NAME.fullmatch(key):
+            raise ValueError(f"{key!r} is not a name for an environment variable")
+        if "\0" in value:
+            raise ValueError(f"the environment variable {key} holds a NUL character")
+
+
+def _cwd(_spec: object, _field: object, cwd: str) -> None:
+    if not cwd.startswith("/") or "\0" in cwd:
+        raise ValueError(f"the working directory must be an absolute path, not {cwd!r}")
+
+
+def _timeout(_spec: object, _field: object, timeout_s: float | None) -> None:
+    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise ValueError(f"a timeout is more than 0 s and at most ten years, not {timeout_s:g} s")
+
+
+def check_name(_spec: object, _field: object, name: str | None) -> None:
+    """Refuse a job name that could be taken for an id's prefix or upset a terminal."""
+    if name is None:
+        return
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a job's name: a letter, then at most 62 letters, digits, _ . or -"
+        )
+    if re.fullmatch(r"[0-9a-f-]+", name):
+        raise ValueError(f"{name!r} cannot be a job's name: it would read as the start of an id")
+
+
+def check_labels(_spec: object, _field: object, labels: dict[str, str]) -> None:
+    """Refuse labels that are too many or hold more than letters, digits and `_ . / -`."""
+    if len(labels) > MAX_LABELS:
+        raise ValueError(f"a job has at most {MAX_LABELS} labels, not {len(labels)}")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key) or not (value == "" or _LABEL.fullmatch(value)):
+            raise ValueError(
+                f"{key!r}={value!r} cannot be a label: letters, digits and _ . / -, "
+                "the first a letter or digit, at most 128 characters each"
+            )
+
+
+def signal_number(name: str) -> int:
+    """Give the number of a signal named as people name it: `TERM`, `SIGTERM`, `15`.
+
+    Raises:
+        ValueError: there is no such signal on Linux.
+    """
+    text = name.upper().removeprefix("SIG")
+    if text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
+        return int(text)
+    try:
+        return signal.Signals[f"SIG{text}"].value
+    except KeyError:
+        raise ValueError(f"there is no signal {name!r}; name one as in `kill -l`: TERM") from None
+
+
+def signal_name(number: int) -> str:
+    """Give a signal's name without SIG: 15 → `TERM`."""
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return str(number)
+
+
+@frozen(kw_only=True)
+class Isolation:
+    """What keeps the job apart from its host."""
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What the job may use at most."""
+
+
+@frozen(kw_only=True)
+class Spec:
+    """The immutable request: what to run, as whom, with what around it.
+
+    Attributes:
+        argv: the program and its arguments; looked up on the job's own PATH if it has no slash.
+        env: variables added to the few that every job gets (PATH, HOME, USER, …); these win.
+        cwd: the working directory, absolute.
+        user: the Unix user to run as; None: the supervisor's `default_user`.
+        isolation: what keeps it apart.
+        limits: what it may use.
+        timeout_s: seconds of wall-clock time after which it is killed; None: no limit.
+    """
+
+    argv: tuple[str, ...] = field(validator=_argv)
+    env: dict[str, str] = field(factory=dict, validator=_env)
+    cwd: str = field(default="/", validator=_cwd)
+    user: str | None = None
+    isolation: Isolation = Isolation()
+    limits: Limits = Limits()
+    timeout_s: float | None = field(default=None, validator=_timeout)
+
+
+@frozen(kw_only=True)
+class Exit:
+    """How a job ended.
+
+    Attributes:
+        code: the leader's exit code; None if a signal ended it or it never executed.
+        signal: the name of the signal that ended the leader, without SIG.
+        oom: the kernel's OOM killer struck within the job.
+        timed_out: the deadline fired.
+        killed_by: the identity that asked for the kill.
+        error: why it could not start, or what was lost: a sentence.
+    """
+
+    code: int | None = None
+    signal: str | None = None
+    oom: bool = False
+    timed_out: bool = False
+    killed_by: str | None = None
+    error: str | None = None
+
+
+@frozen(kw_only=True)
+class Usage:
+    """What a job uses or used: seconds of CPU, bytes, counts."""
+
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    pids: int = 0
+    io_read_bytes: int = 0
+    io_write_bytes: int = 0
+
+
+@frozen(kw_only=True)
+class Output:
+    """How much output there is, in bytes.
+
+    Attributes:
+        total: bytes since the job's start; the offset of the next one.
+        stdout: of these, standard output.
+        stderr: of these, standard error.
+        retained_from: the first offset that can still be read.
+        lost: bytes that could not be kept, shown to followers as gaps.
+    """
+
+    total: int = 0
+    stdout: int = 0
+    stderr: int = 0
+    retained_from: int = 0
+    lost: int = 0
+
+
+@frozen(kw_only=True)
+class Job:
+    """All that is known of a job; as a map it is what `inspect --json` prints.
+
+    Times are UTC, ISO 8601 with microseconds.
+    """
+
+    id: str
+    name: str | None = None
+    owner: str
+    labels: dict[str, str] = field(factory=dict)
+    phase: Phase = Phase.QUEUED
+    outcome: Outcome | None = None
+    spec: Spec
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    pid: int | None = None
+    exit: Exit | None = None
+    limits: Limits = Limits()
+    usage: Usage = Usage()
+    output: Output = Output()
+
+    @property
+    def short_id(self) -> str:
+        """The twelve characters that people are shown."""
+        return self.id[:12]
+
+
+def timestamp(time_ns: int) -> str:
+    """Write nanoseconds since the epoch as `2026-01-02T03:04:05.678901Z`."""
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns // 1000:06d}Z"
+
+
+def exit_status(job: Job) -> int:
+    """Give the exit status that `run --follow`, `follow` and `wait` end with.
+
+    The job's own code; 128+n for signal n; 124 timed out; 126 could not execute; 127 not found;
+    125 when we failed it (lost) or it ended with nothing of its own to report.
+    """
+    end = job.exit
+    if end is None:
+        return 125
+    if job.outcome is Outcome.TIMED_OUT:
+        return 124
+    if job.outcome is Outcome.START_FAILED:
+        return end.code if end.code is not None else 125
+    if end.signal is not None:
+        return 128 + signal_number(end.signal)
+    return end.code if end.code is not None else 125

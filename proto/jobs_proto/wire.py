@@ -1,0 +1,106 @@
+"""From untrusted maps to attrs classes and back: strict, with every fault named by its path.
+
+Nothing is coerced: a number is not a string, true is not 1, an unknown key is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import cattrs
+import cattrs.cols
+from cattrs import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+from jobs_proto.errors import JobsError
+
+T = TypeVar("T")
+
+_SAID = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:
+    accepted = (cls, *also)
+
+    def hook(value: Any, _cls: Any) -> Any:
+        if not isinstance(value, accepted) or (cls is not bool and isinstance(value, bool)):
+            raise TypeError(f"must be {_SAID[cls]}, not {value!r:.80}")
+        return cls(value)
+
+    return hook
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(str, _exactly(str))
+    converter.register_structure_hook(int, _exactly(int))
+    converter.register_structure_hook(float, _exactly(float, int))
+    converter.register_structure_hook(bool, _exactly(bool))
+
+    @converter.register_structure_hook_factory(cattrs.cols.is_sequence)
+    def _list(cls: Any) -> Callable[[Any, Any], Any]:
+        each = cattrs.cols.list_structure_factory(list[cls.__args__[0]], converter)
+
+        def hook(value: Any, _cls: Any) -> Any:
+            if not isinstance(value, list | tuple):
+                raise TypeError(f"must be a list, not {value!r:.80}")
+            return tuple(each(value, _cls))
+
+        return hook
+
+    return converter
+
+
+converter = _make_converter()
+
+
+def _why(error: BaseException, _type: object = None) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return f"unknown: {', '.join(sorted(map(str, error.extra_fields)))}"
+    if isinstance(error, KeyError):
+        return "is missing"
+    return str(error)
+
+
+def _faults(error: BaseException, path: str) -> list[str]:
+    """Flatten cattrs' nested groups into `path: what is wrong` lines."""
+    if isinstance(error, ClassValidationError):
+        named, others = error.group_exceptions()
+        return [
+            *(f for e, note in named for f in _faults(e, f"{path}.{note.name}".lstrip("."))),
+            *(f for e in others for f in _faults(e, path)),
+        ]
+    if isinstance(error, IterableValidationError):
+        indexed, others = error.group_exceptions()
+        return [
+            *(f for e, note in indexed for f in _faults(e, f"{path}[{note.index!r}]")),
+            *(f for e in others for f in _faults(e, path)),
+        ]
+    why = _why(error)
+    return [f"{path}: {why}" if path else why]
+
+
+def structure(raw: object, cls: type[T], what: str) -> T:
+    """Make a `cls` of a map that somebody sent or wrote.
+
+    Args:
+        raw: what msgpack or TOML decoded.
+        cls: an attrs class.
+        what: the thing's name, for the message: `params of run`, `supervisor.toml`.
+
+    Raises:
+        JobsError: `invalid_argument`, with every fault named.
+    """
+    if not isinstance(raw, dict):
+        raise JobsError("invalid_argument", f"{what} must be a map, not {type(raw).__name__}")
+    try:
+        return converter.structure(raw, cls)
+    except Exception as error:
+        faults = _faults(error, "")
+        raise JobsError(
+            "invalid_argument", f"{what}: {'; '.join(faults)}", {"faults": faults}
+        ) from None
+
+
+def unstructure(value: object) -> dict[str, Any]:
+    """Make the map of an attrs instance: plain MessagePack (and JSON) types."""
+    result: dict[str, Any] = converter.unstructure(value)
+    return result
