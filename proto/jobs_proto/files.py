@@ -1,0 +1,71 @@
+"""What a job's directory holds, and the exact form of each file. Shim-safe: msgpack and struct.
+
+    lock        empty; the shim holds flock(2) on it for life
+    identity    who the shim is: written before anything of the job exists
+    shim.sock   SOCK_SEQPACKET; a supervisor that comes back connects here
+    output      the job's bytes in the order in which they arrived
+    output.idx  one `Chunk` for each portion of them
+    exit        the exit record; its being there means that the job has ended
+    shim.err    a traceback, if the shim itself failed
+
+`identity` and `exit` are MessagePack maps. Keys may be added; a reader takes those it knows.
+"""
+
+import os
+from struct import Struct
+
+import msgpack
+
+LOCK = "lock"
+IDENTITY = "identity"
+SOCKET = "shim.sock"
+OUTPUT = "output"
+INDEX = "output.idx"
+EXIT = "exit"
+SHIM_ERROR = "shim.err"
+
+# End offset of the chunk, time in ns since the epoch, kind, reserved. Little-endian, 24 bytes.
+CHUNK = Struct("<QQII")
+
+STDOUT = 1
+STDERR = 2
+GAP = 16
+"""Flag beside a stream: these bytes were written by the job and could not be kept."""
+
+STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+def encode(value: object) -> bytes:
+    """Encode a record; text may hold bytes that are no UTF-8."""
+    packed: bytes = msgpack.packb(value, unicode_errors="surrogateescape")
+    return packed
+
+
+def decode(data: bytes) -> object:
+    """Decode a record.
+
+    Raises:
+        ValueError: these bytes are no whole record (a file cut short by a crash, for example).
+    """
+    return msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False)  # type: ignore[no-any-return]
+
+
+def boot_id() -> str:
+    """Give the kernel's id of this boot (random(4)): pids and start times hold only within one."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> int:
+    """Give the time a process started, in clock ticks since boot: with its pid, its identity.
+
+    proc_pid_stat(5), field 22; the second field may hold spaces and parentheses.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: there is no such process.
+    """
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 1024).rpartition(b")")[2].split()[19])
+    finally:
+        os.close(fd)

@@ -1,0 +1,57 @@
+"""What a supervisor, its fork server and a shim say to each other. Shim-safe: msgpack only.
+
+One MessagePack array `[kind, body]` in each packet of a SOCK_SEQPACKET unix socket, body a map.
+Whoever meets an unknown kind, or an unknown key, passes over it: a supervisor works with shims of
+its own protocol version and the previous one, because after an upgrade they are still running.
+
+    supervisor → fork server   launch   {dir}            with two descriptors: the shim's end of a
+                                                          socket pair, and a memfd that holds the plan
+    fork server → supervisor   hello    {protocol, pid, modes, why}
+    shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
+                               refused  {why}            it did not launch: somebody else has
+                               started  {pid, time_ns}
+                               grew     {total}          once, after a `watch` below that
+                               usage    {…}
+                               exited   {…}              the exit record, which is on disk by now
+    supervisor → shim          watch    {offset}         tell me when there are bytes after this
+                               kill     {signal, grace_s, by}
+                               signal   {signal}
+                               usage    {}
+"""
+
+from jobs_proto.files import decode, encode
+
+PROTOCOL = 1
+MAX_PACKET = 64 * 1024
+
+LAUNCH = "launch"
+HELLO = "hello"
+REFUSED = "refused"
+STARTED = "started"
+WATCH = "watch"
+GREW = "grew"
+KILL = "kill"
+SIGNAL = "signal"
+USAGE = "usage"
+EXITED = "exited"
+
+Body = dict[str, object]
+
+
+def pack(kind: str, body: Body) -> bytes:
+    """Make one packet."""
+    return encode([kind, body])
+
+
+def unpack(packet: bytes) -> tuple[str, Body]:
+    """Read one packet.
+
+    Raises:
+        ValueError: it is none of this protocol.
+    """
+    message = decode(packet)
+    if isinstance(message, list) and len(message) == 2:  # noqa: PLR2004  # [kind, body]
+        kind, body = message
+        if isinstance(kind, str) and isinstance(body, dict):
+            return kind, body
+    raise ValueError(f"not a packet of the shim protocol: {packet[:40]!r}")

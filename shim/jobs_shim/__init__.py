@@ -1,0 +1,8 @@
+"""The fork server, the shim of each job, and init, pid 1 in the job's namespaces.
+
+Standard library and msgpack only: every import here is paid for by every job. A page that a forked
+process writes to is its own from then on, and counting references writes; so what counts is how
+many objects a shim touches, and how densely they lie. Hence `_signal` and `_socket`, the C modules
+below `signal` and `socket`: without the enums and wrapper classes above them a shim has half the
+private memory (`tests/bench/README.md`).
+"""

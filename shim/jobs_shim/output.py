@@ -1,0 +1,129 @@
+"""The job's output, from its pipes into one file and its index, by splice(2).
+
+An offset counts bytes since the job's start across both streams and never changes. What cannot be
+written (a full disk) still moves the offset: the file gets a hole there and the index a GAP chunk,
+so that a reader is told, and the job is neither blocked nor killed.
+"""
+
+import errno
+import os
+import time
+
+from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
+
+PORTION = 1 << 20
+_NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class Output:
+    """The two files, and the counts of what went into them.
+
+    Args:
+        directory: the job's directory.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_file",
+        "_index",
+        "_null",
+        "_pending",
+        "_pending_kind",
+        "lost",
+        "stderr",
+        "stdout",
+        "total",
+    )
+
+    def __init__(self, directory: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
+        self._file = os.open(f"{directory}/{OUTPUT}", flags, 0o600)
+        self._index = os.open(f"{directory}/{INDEX}", flags | os.O_APPEND, 0o600)
+        self._null = -1
+        self._pending = bytearray()
+        self._pending_kind = 0
+        # A wall clock that never goes back, whatever is done to the host's.
+        self._clock = time.time_ns() - time.monotonic_ns()
+        self.total = self.stdout = self.stderr = self.lost = 0
+
+    def now_ns(self) -> int:
+        """Give the time in ns since the epoch; never less than before."""
+        return time.monotonic_ns() + self._clock
+
+    def take(self, pipe: int, stream: int) -> int:
+        """Move what a pipe holds, at most `PORTION` bytes, into the file and index it.
+
+        Returns:
+            The number of bytes; 0 at the pipe's end; -1 if it is empty just now.
+        """
+        kind = stream
+        try:
+            count = os.splice(pipe, self._file, PORTION, flags=_NONBLOCK)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            kind |= GAP
+            count = self._drop(pipe)
+        if count > 0:
+            self._record(count, stream, kind)
+        return count
+
+    def _drop(self, pipe: int) -> int:
+        """Take a portion of the pipe without keeping it; the offset moves over a hole."""
+        if self._null < 0:
+            self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            count = os.splice(pipe, self._null, PORTION, flags=_NONBLOCK)
+        except BlockingIOError:
+            return -1
+        os.lseek(self._file, count, os.SEEK_CUR)
+        self.lost += count
+        return count
+
+    def _record(self, count: int, stream: int, kind: int) -> None:
+        self.total += count
+        if stream == STDOUT:
+            self.stdout += count
+        else:
+            self.stderr += count
+        chunk = CHUNK.pack(self.total, self.now_ns(), kind, 0)
+        if len(self._pending) >= CHUNK.size and kind == self._pending_kind:
+            self._pending[-CHUNK.size :] = chunk
+        else:
+            self._pending += chunk
+        self._pending_kind = kind
+        self._write_index()
+
+    def _write_index(self) -> None:
+        """Append what is pending; on a full disk it stays pending, and adjacent chunks merge."""
+        try:
+            del self._pending[: os.write(self._index, self._pending)]
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+
+    def drain(self, pipes: dict[int, int]) -> None:
+        """Take all that is left in the pipes (descriptor → stream), now that nobody writes."""
+        for pipe, stream in pipes.items():
+            while self.take(pipe, stream) > 0:
+                pass
+
+    def sync(self) -> None:
+        """Put what was written on the disk, so that the exit record's totals are true after a crash."""
+        if self.total:
+            os.fdatasync(self._file)
+            os.fdatasync(self._index)
+
+    def counts(self) -> dict[str, int]:
+        """Give the counts as they stand in the exit record."""
+        return {
+            "total": self.total,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "retained_from": 0,
+            "lost": self.lost,
+        }

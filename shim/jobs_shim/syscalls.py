@@ -1,0 +1,70 @@
+"""The system calls that Python 3.11 does not have: one wrapper each, the kernel's own name.
+
+Each raises OSError with the kernel's errno, and the path it was about where there is one.
+"""
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def _check(result: int, path: str | None = None) -> None:
+    if result == -1:
+        errno = ctypes.get_errno()
+        if path is None:
+            raise OSError(errno, os.strerror(errno))
+        raise OSError(errno, os.strerror(errno), path)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): leave the namespaces of `flags` (CLONE_NEW…) for new ones."""
+    _check(_libc.unshare(flags))
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
+    """mount(2); `target` is the path in the error."""
+    arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(fstype))
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """prctl(2) with one argument."""
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(option, argument, zero, zero, zero))
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2), within this UTS namespace."""
+    raw = os.fsencode(name)
+    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))))
+
+
+def close_range(first: int, last: int) -> None:
+    """close_range(2): close every descriptor from `first` to `last`, both included."""
+    _check(_libc.close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
