@@ -1,0 +1,126 @@
+"""The supervisor's settings: one class, read from TOML, every fault named at start.
+
+    [server]      who may connect, and how much of it
+    [jobs]        what a job gets by default, and how many there may be
+"""
+
+import tomllib
+from pathlib import Path
+
+from attrs import field, frozen
+
+from jobs_proto.connection import MAX_MESSAGE
+from jobs_proto.errors import JobsError
+from jobs_proto.wire import structure
+
+DEFAULT_PORT = 7520
+DEFAULT_PATH = "/etc/jobs/supervisor.toml"
+
+
+def _positive(_settings: object, attribute: object, value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{attribute.name} must be more than 0, not {value}")  # type: ignore[attr-defined]
+
+
+def _isolation(_settings: object, _attribute: object, value: str) -> None:
+    if value not in ("required", "best-effort"):
+        raise ValueError(f"isolation is required or best-effort, not {value!r}")
+
+
+@frozen(kw_only=True)
+class ServerSettings:
+    """How the supervisor listens.
+
+    Attributes:
+        listen: `HOST:PORT`; `[::]:7520` is every address of the host.
+        ca: the CA's certificate, which clients' certificates must be signed by.
+        cert: the server's certificate.
+        key: its private key.
+        max_connections: at once; more are closed before the handshake.
+        handshake_s: seconds a client has for the TLS handshake.
+        idle_s: seconds after which a connection that asks nothing is closed.
+        max_message: bytes in one message of a client.
+        drain_s: seconds that open requests get when the supervisor stops.
+    """
+
+    listen: str = f"[::]:{DEFAULT_PORT}"
+    ca: Path = Path("/etc/jobs/ca.crt")
+    cert: Path = Path("/etc/jobs/server.crt")
+    key: Path = Path("/etc/jobs/server.key")
+    max_connections: int = field(default=1024, validator=_positive)
+    handshake_s: float = field(default=10.0, validator=_positive)
+    idle_s: float = field(default=600.0, validator=_positive)
+    max_message: int = field(default=MAX_MESSAGE, validator=_positive)
+    drain_s: float = field(default=5.0, validator=_positive)
+
+
+@frozen(kw_only=True)
+class JobSettings:
+    """What jobs get.
+
+    Attributes:
+        max_running: jobs that run at once; more wait in the queue.
+        max_queued: jobs that may wait; more are refused with `resource_exhausted`.
+        default_user: the Unix user of a job that names none; without root rights jobs run as the
+            supervisor's own user, whatever stands here.
+        grace_s: seconds between TERM and KILL when a job's deadline fires.
+        isolation: `required`: a host that gives no namespaces runs no jobs; `best-effort`: it does,
+            and says what is missing.
+        path: the PATH of jobs.
+    """
+
+    max_running: int = field(default=1000, validator=_positive)
+    max_queued: int = field(default=10_000, validator=_positive)
+    default_user: str = "nobody"
+    grace_s: float = field(default=10.0, validator=_positive)
+    isolation: str = field(default="required", validator=_isolation)
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@frozen(kw_only=True)
+class Settings:
+    """All of it.
+
+    Attributes:
+        state_dir: records and jobs' directories; survives a reboot.
+        runtime_dir: what does not have to.
+    """
+
+    state_dir: Path = Path("/var/lib/jobs")
+    runtime_dir: Path = Path("/run/jobs")
+    server: ServerSettings = ServerSettings()
+    jobs: JobSettings = JobSettings()
+
+
+def load(path: Path) -> Settings:
+    """Read the settings.
+
+    Raises:
+        JobsError: `invalid_argument`, with the file and what is wrong in it.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise JobsError(
+            "invalid_argument",
+            f"cannot read {path}: {error.strerror}. Write it (see supervisor/README.md), name "
+            "another with --config, or try `jobs-supervisor --dev`",
+        ) from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise JobsError("invalid_argument", f"{path} is no TOML: {error}") from None
+    return structure(raw, Settings, str(path))
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Take `HOST:PORT` or `[V6]:PORT` apart.
+
+    Raises:
+        JobsError: `invalid_argument`.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise JobsError("invalid_argument", f"listen = {listen!r} is not HOST:PORT")
+    return host, int(port)

@@ -1,0 +1,112 @@
+"""The supervisor's fork server: started, asked for launches, started again if it dies.
+
+It is one process of `python -m jobs_shim`. Its death ends no job: shims are on their own from their
+fork on. A launch that was on the way to it when it died is asked for again by the task that owns
+the job, which looks at the job's directory first (`jobs_supervisor.recover`).
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+import trio
+
+from jobs_proto import shim as protocol
+from jobs_proto.errors import JobsError
+
+HELLO_S = 20.0
+"""How long it may take to import its modules and find out what the host gives."""
+
+RESTART_S = 0.2
+
+log = structlog.get_logger()
+
+
+class ForkServer:
+    """The process, and our connection to it.
+
+    Attributes:
+        mode, why: what it found out about the host (`jobs_shim.probe`).
+        pid: its process.
+    """
+
+    def __init__(self) -> None:
+        self._socket: trio.socket.SocketType | None = None
+        self._ready = trio.Event()
+        self.mode = ""
+        self.why = ""
+        self.pid = 0
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep one running; started when the first has said hello."""
+        while True:
+            try:
+                await self._serve(task_status)
+            except (OSError, ValueError, trio.TooSlowError) as error:
+                if not self.mode:
+                    raise JobsError("internal", f"the fork server does not start: {error}") from error
+                log.exception("the fork server failed")
+            task_status = trio.TASK_STATUS_IGNORED
+            log.warning("the fork server ended; starting another", pid=self.pid)
+            await trio.sleep(RESTART_S)
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-I", "-X", "utf8", "-m", "jobs_shim"],
+                stdin=its.fileno(),
+                env={"LD_BIND_NOW": "1"},  # a symbol bound after the fork is a page of one's own
+            )
+        self.pid = process.pid
+        connection = trio.socket.from_stdlib_socket(ours)
+        try:
+            with trio.fail_after(HELLO_S):
+                packet = await connection.recv(protocol.MAX_PACKET)
+            _kind, hello = protocol.unpack(packet)
+            self.mode, self.why = str(hello["mode"]), str(hello["why"])
+            self._socket = connection
+            self._ready.set()
+            task_status.started()
+            await process.wait()
+        finally:
+            self._ready = trio.Event()
+            self._socket = None
+            connection.close()  # it ends by itself at the end of its connection
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    async def launch(self, directory: Path, plan: bytes) -> trio.socket.SocketType:
+        """Have a shim forked for a job; give our end of the connection to it.
+
+        Args:
+            directory: the job's.
+            plan: encoded; goes by memfd, for it may be larger than a packet.
+
+        Raises:
+            OSError: the fork server died just now; whether it forked must be found out.
+        """
+        while self._socket is None:
+            await self._ready.wait()
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(plan)
+            os.lseek(memory, 0, os.SEEK_SET)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
+            packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+            await self._socket.sendmsg([packet], [rights])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            its.close()
+            os.close(memory)
+        return trio.socket.from_stdlib_socket(ours)
+
+
+def _ints(*values: int) -> bytes:
+    return b"".join(value.to_bytes(4, sys.byteorder) for value in values)

@@ -1,0 +1,86 @@
+"""A job that has not ended, as the supervisor holds it in memory."""
+
+import trio
+from attrs import define, evolve, field
+
+from jobs_proto import shim as protocol
+from jobs_proto.job import Job, Output
+from jobs_proto.phases import Event, Phase, advance
+from jobs_supervisor.link import ShimLink
+from jobs_supervisor.store import Record
+
+
+@define(eq=False)
+class LiveJob:
+    """A job's record, its shim, and those who wait for something to change.
+
+    Attributes:
+        record: what the store has, or is about to have.
+        link: to its shim; None while it is queued, or while we look for the shim.
+        total: bytes of output that we know of.
+    """
+
+    record: Record
+    link: ShimLink | None = None
+    total: int = 0
+    _watching: bool = False
+    _changed: trio.Event = field(factory=trio.Event)
+
+    @property
+    def job(self) -> Job:
+        """The job as anybody may see it."""
+        return self.record.job
+
+    @property
+    def exited(self) -> bool:
+        """It has ended and its record is final."""
+        return self.record.job.phase is Phase.EXITED
+
+    def apply(self, event: Event, **changes: object) -> None:
+        """Advance the phase by the table, with other fields of the job.
+
+        Raises:
+            RefusedError: the event cannot happen now; nothing was changed.
+        """
+        job = self.record.job
+        phase = advance(job.phase, event)
+        self.record = evolve(self.record, job=evolve(job, phase=phase, **changes))  # type: ignore[arg-type]
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Wait until something has changed."""
+        await self._changed.wait()
+
+    def attach(self, link: ShimLink | None) -> None:
+        """Have another link, or none; a new shim connection knows of no watch."""
+        self.link = link
+        self._watching = False
+        self.wake()
+
+    def grown(self, total: int) -> None:
+        """The shim says that there is more output."""
+        self._watching = False
+        if total > self.total:
+            self.total = total
+            job = evolve(self.job, output=Output(total=total))
+            self.record = evolve(self.record, job=job)
+        self.wake()
+
+    async def more_than(self, offset: int) -> None:
+        """Wait until there may be output after `offset`, or the job has exited."""
+        while self.total <= offset and not self.exited:
+            change = self._changed
+            if self.link is not None and not self._watching:
+                self._watching = True
+                await self.link.send(protocol.WATCH, {"offset": self.total})
+            await change.wait()
+
+    async def until_exited(self) -> None:
+        """Wait for the end."""
+        while not self.exited:
+            await self.changed()

@@ -1,0 +1,211 @@
+"""Every job's record, in SQLite: what was answered to a client is on the disk.
+
+Theory. WAL with synchronous=FULL makes a commit durable, at the price of one fsync; many jobs
+share it: `put` hands its row to one writer task, which takes all that have gathered while the last
+commit was on its way and commits them together (group commit). The writer works in a thread; reads
+are microseconds from the page cache, and are done where they are asked for.
+
+A row holds the job as MessagePack, and beside it the few columns that are searched by.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+from attrs import field, frozen
+
+from jobs_proto import files
+from jobs_proto.errors import JobsError
+from jobs_proto.job import Job
+from jobs_proto.phases import Phase
+from jobs_proto.wire import structure, unstructure
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = f"""
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    name TEXT,
+    finished INTEGER NOT NULL,
+    request_id TEXT,
+    boot TEXT,
+    cgroup TEXT,
+    killing BLOB,
+    job BLOB NOT NULL
+);
+CREATE UNIQUE INDEX jobs_request ON jobs (owner, request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX jobs_name ON jobs (name) WHERE name IS NOT NULL;
+CREATE INDEX jobs_unfinished ON jobs (seq) WHERE NOT finished;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_PUT = """
+INSERT INTO jobs (id, owner, name, finished, request_id, boot, cgroup, killing, job)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    finished = excluded.finished, boot = excluded.boot, cgroup = excluded.cgroup,
+    killing = excluded.killing, job = excluded.job
+"""
+
+
+@frozen(kw_only=True)
+class Record:
+    """A job, and what the supervisor alone needs to know of it.
+
+    Attributes:
+        job: what everybody may know.
+        request_id: of the `run` that made it.
+        boot: the kernel's boot in which its launch was asked for; None: not yet.
+        cgroup: its cgroup directory in the v2 tree, to kill by if its shim is lost.
+        killing: the kill that was accepted, to be repeated to a shim that may not have heard it:
+            `{signal, grace_s, by}`.
+    """
+
+    job: Job
+    request_id: str | None = None
+    boot: str | None = None
+    cgroup: str | None = None
+    killing: dict[str, str | int | float] | None = None
+
+
+@frozen
+class _Write:
+    record: Record
+    done: trio.Event = field(factory=trio.Event)
+
+
+class Store:
+    """The records of one state directory.
+
+    Args:
+        path: the database's file; made if it is not there.
+
+    Raises:
+        JobsError: `failed_precondition`: the file is of a later version, or is no database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._reader = sqlite3.connect(path, isolation_level=None)
+            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._prepare(path)
+        except sqlite3.Error as error:
+            raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
+        self._pending: list[_Write] = []
+        self._wake = trio.Event()
+
+    def _prepare(self, path: Path) -> None:
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        self._writer.execute("PRAGMA synchronous = FULL")
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._writer.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise JobsError(
+                "failed_precondition",
+                f"{path} is of version {version}, and this supervisor knows {SCHEMA_VERSION}: "
+                "install the version that wrote it",
+            )
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def put(self, record: Record) -> None:
+        """Write a record, new or changed; return when it is on the disk."""
+        await self.post(record).wait()
+
+    def post(self, record: Record) -> trio.Event:
+        """Have a record written; the event is set when it is on the disk. Posts keep their order."""
+        write = _Write(record)
+        self._pending.append(write)
+        self._wake.set()
+        return write.done
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be the writer task. Cancelled, it first commits what was posted."""
+        task_status.started()
+        try:
+            while True:
+                await self._wake.wait()
+                await self._commit_pending()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._commit_pending()
+
+    async def _commit_pending(self) -> None:
+        self._wake = trio.Event()
+        batch, self._pending = self._pending, []
+        if not batch:
+            return
+        rows = [_row(write.record) for write in batch]
+        await trio.to_thread.run_sync(self._commit, rows)
+        for write in batch:
+            write.done.set()
+
+    def _commit(self, rows: list[tuple[object, ...]]) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.executemany(_PUT, rows)
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def get(self, ident: str) -> Record | None:
+        """Give the record of the job with exactly this id."""
+        return next(self._select("WHERE id = ?", ident), None)
+
+    def by_request(self, owner: str, request_id: str) -> Record | None:
+        """Give the record that this owner's `run` with this request_id made."""
+        return next(self._select("WHERE owner = ? AND request_id = ?", owner, request_id), None)
+
+    def matching(self, text: str) -> Iterator[Record]:
+        """Give the records whose id starts with `text`, or whose name it is; newest first."""
+        after = text[:-1] + chr(ord(text[-1]) + 1)  # the least text above all that start with it
+        return self._select(
+            "WHERE (id >= ? AND id < ?) OR name = ? ORDER BY seq DESC", text, after, text
+        )
+
+    def newest_first(self) -> Iterator[Record]:
+        """Give every record."""
+        return self._select("ORDER BY seq DESC")
+
+    def unfinished(self) -> list[Record]:
+        """Give the records of jobs that have not exited; oldest first."""
+        return list(self._select("WHERE NOT finished ORDER BY seq"))
+
+    def _select(self, where: str, *values: object) -> Iterator[Record]:
+        columns = "SELECT job, request_id, boot, cgroup, killing FROM jobs "
+        cursor = self._reader.execute(columns + where, values)
+        for job, request_id, boot, cgroup, killing in cursor:
+            yield Record(
+                job=structure(files.decode(job), Job, "the record of a job"),
+                request_id=request_id,
+                boot=boot,
+                cgroup=cgroup,
+                killing=None if killing is None else files.decode(killing),  # type: ignore[arg-type]
+            )
+
+    def close(self) -> None:
+        """Close the database; `run` must have ended."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _row(record: Record) -> tuple[object, ...]:
+    job = record.job
+    return (
+        job.id,
+        job.owner,
+        job.name,
+        job.phase is Phase.EXITED,
+        record.request_id,
+        record.boot,
+        record.cgroup,
+        None if record.killing is None else files.encode(record.killing),
+        files.encode(unstructure(job)),
+    )
