@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from jobs_certs.errors import CertsError
 from jobs_certs.files import make_private, refuse_existing, write_pair
-from jobs_certs.names import SERVER, check_subject, host_names, roles_of, spiffe_id
+from jobs_certs.names import SERVER, check_client, check_subject, host_names, roles_of, spiffe_id
 from jobs_certs.pem import load_certificate, load_key
 
 CA_DAYS = 3650
@@ -104,7 +104,7 @@ def issue(
     check_subject(name)
     roles = roles_of(role)
     is_server = roles == (SERVER,)
-    extensions = _server(name, sans) if is_server else _client(sans)
+    extensions = _server(name, sans) if is_server else _client(name, sans)
     refuse_existing(directory / f"{name}.crt", directory / f"{name}.key")
     authority, authority_key = _load_authority(directory)
     now = datetime.now(UTC)
@@ -127,7 +127,8 @@ def _server(name: str, sans: Iterable[str]) -> list[x509.ExtensionType]:
     ]
 
 
-def _client(sans: Iterable[str]) -> list[x509.ExtensionType]:
+def _client(name: str, sans: Iterable[str]) -> list[x509.ExtensionType]:
+    check_client(name)
     uri = spiffe_id(sans)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return [usage, x509.SubjectAlternativeName(uri)] if uri else [usage]

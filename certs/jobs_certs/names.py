@@ -13,7 +13,7 @@ SERVER = "server"
 """The one role that makes a server's certificate; all others are a client's."""
 
 MAX_COMMON_NAME = 64
-"""Characters; X.520, ub-common-name."""
+"""Bytes of UTF-8. X.520's ub-common-name counts characters, but libraries count these."""
 
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _DNS_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -31,8 +31,9 @@ def check_subject(name: str) -> None:
         check_name(name)
     except ValueError as error:
         raise _bad_subject(str(error)) from None
-    if len(name) > MAX_COMMON_NAME:
-        raise _bad_subject(f"it has {len(name)} characters, and X.509 allows {MAX_COMMON_NAME}")
+    size = len(name.encode())
+    if size > MAX_COMMON_NAME:
+        raise _bad_subject(f"it takes {size} bytes, and a certificate has {MAX_COMMON_NAME} for it")
     if "/" in name or "\\" in name:
         raise _bad_subject(f"{name!r} holds a path separator")
     if name[0] in ".-":
@@ -124,6 +125,16 @@ def _is_dns_name(value: str) -> bool:
         and all(_DNS_LABEL.fullmatch(label) for label in labels)
         and not labels[-1].isdigit()
     )
+
+
+def check_client(name: str) -> None:
+    """Refuse a client's name that reads as a URI: an identity's name is either a CN or a URI.
+
+    Raises:
+        CertsError: it holds a colon.
+    """
+    if ":" in name:
+        raise _bad_subject(f"{name!r} holds a colon, as only URIs do; give a SPIFFE ID with --san")
 
 
 def spiffe_id(sans: Iterable[str]) -> list[x509.GeneralName]:
