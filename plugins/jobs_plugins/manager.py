@@ -205,10 +205,10 @@ def decide(
             match _call(implementation, arguments):
                 case None:
                     pass
-                case Allow() as allow:
-                    allows.append((name, allow))
                 case Deny() as deny:
                     denials.append((name, deny))
+                case Allow() as allow:
+                    allows.append((name, allow))
                 case other:
                     raise _no_answer(name, other)
         # SystemExit too: a plugin's sys.exit() must not end the supervisor.
