@@ -1,0 +1,40 @@
+"""Certificates and keys, read from PEM files."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from jobs_certs.errors import CertsError
+from jobs_certs.files import read, read_private
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """Read a certificate; the first one, if the file holds a chain.
+
+    Raises:
+        CertsError: the file cannot be read or holds no certificate.
+    """
+    data = read(path)
+    try:
+        return x509.load_pem_x509_certificate(data)
+    except ValueError:
+        raise CertsError(
+            f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)."
+        ) from None
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a private key of ours.
+
+    Raises:
+        CertsError: it cannot be read, others can read it, or it is of another kind.
+    """
+    try:
+        key = load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+        raise CertsError(f"{path} holds no private key that can be used: {error}.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertsError(f"{path} holds a key that is not on an elliptic curve, as ours are.")
+    return key

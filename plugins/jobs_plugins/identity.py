@@ -1,0 +1,46 @@
+"""The built-in answer to who somebody is: the certificate's one URI or its CN, its OUs as roles."""
+
+from jobs_plugins.spec import hookimpl
+from jobs_proto.errors import JobsError
+from jobs_proto.identity import CLIENT_AUTH, Identity, PeerCertificate
+
+
+@hookimpl(trylast=True)  # a site's own rule is asked before
+def jobs_identify(certificate: PeerCertificate) -> Identity:
+    """Make an identity of every certificate that is a client's and names one.
+
+    Raises:
+        JobsError: it is not, or does not.
+    """
+    if CLIENT_AUTH not in certificate.extended_key_usages:
+        raise _refused("it is not for clients (it lacks the extended key usage clientAuth)")
+    try:
+        return Identity(
+            name=_name(certificate),
+            roles=certificate.organizational_units,
+            fingerprint=certificate.fingerprint,
+            not_after=certificate.not_after,
+        )
+    except ValueError as error:
+        raise _refused(str(error)) from None
+
+
+def _name(certificate: PeerCertificate) -> str:
+    match certificate.uris:
+        case [uri]:
+            return uri
+        case [_, *_]:
+            raise _refused(f"it has {len(certificate.uris)} URIs, and so names no one identity")
+    if certificate.common_name is None:
+        raise _refused("it has no URI, and not exactly one CN")
+    # A CN that reads as a URI would be the same identity as a certificate with that URI.
+    if ":" in certificate.common_name:
+        raise _refused(f"its CN {certificate.common_name!r} reads as a URI; make it one")
+    return certificate.common_name
+
+
+def _refused(why: str) -> JobsError:
+    return JobsError(
+        "permission_denied",
+        f"This certificate names nobody: {why}. Have one issued: jobsctl certs issue.",
+    )

@@ -1,0 +1,127 @@
+"""Who somebody is: the built-in rule, its refusals, and plugins before it."""
+
+import pytest
+from attrs import evolve
+
+from jobs_certs import describe, init, issue
+from jobs_certs.pem import load_certificate
+from jobs_plugins import hookimpl
+from jobs_plugins.manager import identify, make_manager
+from jobs_proto.errors import JobsError
+from jobs_proto.identity import CLIENT_AUTH, SERVER_AUTH, Identity, PeerCertificate
+from jobs_proto.wire import structure, unstructure
+
+ALICE = PeerCertificate(
+    common_name="alice",
+    organizational_units=("viewer", "operator", "viewer"),
+    serial=1,
+    fingerprint="f" * 64,
+    not_before="2026-01-01T00:00:00.000000Z",
+    not_after="2026-04-01T00:00:00.000000Z",
+    extended_key_usages=(CLIENT_AUTH,),
+)
+
+
+class Plugin:
+    def __init__(self, answer):
+        self.answer = answer
+
+    @hookimpl
+    def jobs_identify(self, certificate):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+def ask(certificate, *answers):
+    plugins = [(f"p{n}", Plugin(answer)) for n, answer in enumerate(answers)]
+    return identify(make_manager(plugins, load=False), certificate)
+
+
+def test_the_cn_and_the_ous():
+    who = ask(ALICE)
+    assert (who.name, who.roles) == ("alice", ("operator", "viewer"))
+    assert (who.fingerprint, who.not_after) == (ALICE.fingerprint, ALICE.not_after)
+
+
+def test_the_one_uri_wins():
+    assert ask(evolve(ALICE, uris=("spiffe://a/b",))).name == "spiffe://a/b"
+    assert ask(evolve(ALICE, uris=("spiffe://a/b",), common_name=None)).name == "spiffe://a/b"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"extended_key_usages": ()}, "clientAuth"),
+        ({"extended_key_usages": (SERVER_AUTH,)}, "clientAuth"),
+        ({"uris": ("spiffe://a/b", "spiffe://a/c")}, "it has 2 URIs"),
+        ({"uris": ("",)}, "empty"),
+        ({"uris": ("spiffe://a/\x07",)}, "cannot be shown"),
+        ({"uris": ("spiffe://a/" + "b" * 2048,)}, "2048 are the limit"),
+        ({"common_name": None}, "not exactly one CN"),
+        ({"common_name": ""}, "empty"),
+        ({"common_name": " "}, "space"),
+        ({"common_name": "a\nb"}, "cannot be shown"),
+        ({"common_name": "a\0"}, "cannot be shown"),
+        ({"common_name": "\u202eecila"}, "cannot be shown"),
+        ({"common_name": "spiffe://a/b"}, "reads as a URI"),
+        ({"organizational_units": ("admin\n",)}, "cannot be shown"),
+        ({"organizational_units": ("",)}, "empty"),
+    ],
+)
+def test_certificates_that_name_nobody(change, why):
+    with pytest.raises(JobsError, match=why) as caught:
+        ask(evolve(ALICE, **change))
+    assert caught.value.code == "permission_denied"
+    assert caught.value.message.isprintable()
+
+
+def test_what_we_issue_is_somebody(tmp_path):
+    init(tmp_path / "ca")
+    client = issue(tmp_path / "ca", "alice", role=["operator", "viewer"])
+    named = issue(tmp_path / "ca", "ci", role="operator", sans=["spiffe://example.com/ci"])
+    server = issue(tmp_path / "ca", "localhost", role="server")
+    assert ask(describe(load_certificate(client.certificate))).name == "alice"
+    assert ask(describe(load_certificate(client.certificate))).roles == ("operator", "viewer")
+    assert ask(describe(load_certificate(named.certificate))).name == "spiffe://example.com/ci"
+    with pytest.raises(JobsError, match="clientAuth"):
+        ask(describe(load_certificate(server.certificate)))
+
+
+def test_a_plugin_is_asked_before_the_built_in():
+    bob = Identity(name="bob", fingerprint="", not_after="")
+    assert ask(ALICE, bob) is bob
+    assert ask(ALICE, None).name == "alice"
+
+
+def test_a_plugins_refusal_is_final():
+    refusal = JobsError("permission_denied", "Not from this network.")
+    with pytest.raises(JobsError, match="Not from this network") as caught:
+        ask(ALICE, refusal)
+    assert caught.value is refusal
+
+
+@pytest.mark.parametrize("answer", [ValueError("a secret"), SystemExit(1), "bob", True, ALICE])
+def test_a_plugin_that_fails_lets_nobody_in(answer):
+    with pytest.raises(JobsError, match="plugin p0 failed") as caught:
+        ask(ALICE, answer)
+    assert caught.value.code == "permission_denied"
+    assert "a secret" not in caught.value.message
+    assert caught.value.__cause__ is not None
+
+
+def test_nobody_knows():
+    manager = make_manager(load=False)
+    manager.unregister(name="jobs.identity")
+    with pytest.raises(JobsError, match="No plugin knows"):
+        identify(manager, ALICE)
+
+
+def test_an_identity_survives_the_wire():
+    who = ask(ALICE)
+    assert structure(unstructure(who), Identity, "identity") == who
+
+
+def test_roles_are_no_single_word():
+    with pytest.raises(TypeError, match="list of words"):
+        Identity(name="alice", roles="admin", fingerprint="", not_after="")
