@@ -32,7 +32,7 @@ class ServerSettings:
     """How the supervisor listens.
 
     Attributes:
-        listen: `HOST:PORT`; `[::]:7520` is every address of the host.
+        listen: `HOST:PORT`; without HOST, every address of this host.
         ca: the CA's certificate, which clients' certificates must be signed by.
         cert: the server's certificate.
         key: its private key.
@@ -43,7 +43,7 @@ class ServerSettings:
         drain_s: seconds that open requests get when the supervisor stops.
     """
 
-    listen: str = f"[::]:{DEFAULT_PORT}"
+    listen: str = f":{DEFAULT_PORT}"
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
@@ -82,12 +82,10 @@ class Settings:
     """All of it.
 
     Attributes:
-        state_dir: records and jobs' directories; survives a reboot.
-        runtime_dir: what does not have to.
+        state_dir: records, jobs' directories, the audit log; survives a reboot.
     """
 
     state_dir: Path = Path("/var/lib/jobs")
-    runtime_dir: Path = Path("/run/jobs")
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
 

@@ -1,0 +1,153 @@
+"""From a request to its handler, by way of a decision: no method is reached without one.
+
+`Dispatcher.ask` is the only way to a handler. It takes the method from the table, makes the params
+out of the map, finds the job if the method is about one, has the plugins decide, writes the
+decision down, and only then calls. A job that the caller may not see is not there: the same path,
+the same words, as for one that never was.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pluggy
+
+from jobs_plugins.manager import decide
+from jobs_plugins.roles import RUN_AS
+from jobs_proto.errors import JobsError
+from jobs_proto.identity import Identity
+from jobs_proto.job import Job
+from jobs_proto.methods import METHODS, PLANNED, Run
+from jobs_proto.wire import structure
+from jobs_supervisor.audit import Audit
+from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.live import LiveJob
+
+SEE = "inspect"
+"""The action that a caller needs for a job to exist for it."""
+
+Handler = Callable[["Call"], Awaitable[object]]
+
+
+class Call:
+    """One allowed request.
+
+    Attributes:
+        identity: who asks.
+        method: its name.
+        params: an instance of the method's params class.
+        target: the job it is about, for a method about one.
+        may: decides on, and writes down, a further action of the same caller.
+    """
+
+    def __init__(
+        self,
+        dispatcher: "Dispatcher",
+        identity: Identity,
+        method: str,
+        params: Any,
+        target: LiveJob | None,
+    ) -> None:
+        self.identity = identity
+        self.method = method
+        self.params = params
+        self._target = target
+        self._dispatcher = dispatcher
+
+    @property
+    def target(self) -> LiveJob:
+        """The job that the method is about."""
+        assert self._target is not None, f"{self.method} is not about one job"
+        return self._target
+
+    def may_see(self, job: Job) -> bool:
+        """Decide whether the caller may see a job; for lists, so not written down one by one."""
+        return self._dispatcher.may_see(self.identity, job)
+
+
+class Dispatcher:
+    """Decides and calls.
+
+    Args:
+        manager: the plugins.
+        audit: where decisions are written down.
+        jobs: to find jobs in.
+        default_user: the Unix user that anybody who may run may run as.
+        handlers: one for each method in `METHODS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        manager: pluggy.PluginManager,
+        audit: Audit,
+        jobs: Jobs,
+        default_user: str,
+        handlers: dict[str, Handler],
+    ) -> None:
+        if handlers.keys() != METHODS.keys():
+            raise AssertionError(f"handlers and methods differ: {handlers.keys() ^ METHODS.keys()}")
+        self._manager = manager
+        self._audit = audit
+        self._jobs = jobs
+        self._default_user = default_user
+        self._handlers = handlers
+
+    def ask(self, identity: Identity, name: str, raw: dict[str, Any]) -> Call:
+        """Take a request as far as the decision.
+
+        Raises:
+            JobsError: it is malformed, about nothing, or denied.
+        """
+        method = METHODS.get(name)
+        if method is None:
+            raise _no_such_method(name)
+        params = structure(raw, method.params, f"params of {name}")
+        target = self._find(identity, params.id) if method.on_job else None
+        job = None if target is None else target.job
+        self._require(identity, name, params, job)
+        if isinstance(params, Run) and params.spec.user not in (None, self._default_user):
+            self._require(identity, RUN_AS, params, None)
+        return Call(self, identity, name, params, target)
+
+    async def answer(self, call: Call) -> object:
+        """Call the handler of an allowed request."""
+        return await self._handlers[call.method](call)
+
+    def may_see(self, identity: Identity, job: Job) -> bool:
+        """Decide whether this job exists for this caller."""
+        return decide(self._manager, identity, SEE, None, job).allow
+
+    def _require(self, identity: Identity, action: str, params: object, job: Job | None) -> None:
+        decision = decide(self._manager, identity, action, params, job)
+        self._audit(identity, action, None if job is None else job.id, decision)
+        if not decision.allow:
+            about = "" if job is None else f" on job {job.short_id}"
+            raise JobsError(
+                "permission_denied", f"{identity.name} may not {action}{about}: {decision.why}"
+            )
+
+    def _find(self, identity: Identity, text: str) -> LiveJob:
+        """Find the one job that `text` names among those that the caller may see."""
+        found: list[LiveJob] = []
+        for live in self._jobs.matching(text):
+            if self.may_see(identity, live.job):
+                found.append(live)
+                if len(found) > 1:
+                    break
+        if not found:
+            raise JobsError(
+                "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
+            )
+        if len(found) > 1:
+            both = " and ".join(live.job.short_id for live in found)
+            raise JobsError(
+                "invalid_argument", f"{text!r} names more than one job ({both}, …): give more of the id"
+            )
+        return found[0]
+
+
+def _no_such_method(name: str) -> JobsError:
+    if name in PLANNED:
+        return JobsError("unimplemented", f"this version has no {name} yet")
+    known = ", ".join(METHODS)
+    return JobsError("unimplemented", f"there is no method {name!r:.80}; there are: {known}")

@@ -1,0 +1,67 @@
+"""`follow`: a job's output to one client, every byte once, in order, from any offset to its end."""
+
+from pathlib import Path
+from typing import Protocol
+
+from jobs_proto.files import STREAM_NAMES
+from jobs_proto.job import timestamp
+from jobs_proto.methods import Follow
+from jobs_proto.wire import unstructure
+from jobs_supervisor.live import LiveJob
+from jobs_supervisor.output import OutputReader, Piece, indexed
+
+
+class Sink(Protocol):
+    """Who is told; that it waits for a slow client is all the flow control."""
+
+    async def notify(self, method: str, params: dict[str, object]) -> None:
+        """Take one notification."""
+
+    async def chunk(self, offset: int, stream: str, time: str, data: bytes | bytearray) -> None:
+        """Take one chunk."""
+
+
+async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> None:
+    """Send chunks, gaps, and the end.
+
+    Args:
+        live: the job; a finished one too.
+        directory: the job's.
+        params: what was asked for.
+        sink: the client.
+    """
+    reader = OutputReader(directory, params.start, merge=not params.timestamps)
+    try:
+        while True:
+            exited = live.exited  # looked at before the index: then the index is final
+            while (piece := reader.next()) is not None:
+                await _send(reader, piece, params, sink)
+            if exited:
+                while (piece := reader.rest(live.total)) is not None:
+                    await _send(reader, piece, params, sink)
+                break
+            if not params.wait:
+                break
+            await live.more_than(reader.offset)
+    finally:
+        reader.close()
+    job = unstructure(live.job)
+    total = live.total if exited else indexed(directory)
+    exit_ = job["exit"] if exited else None
+    await sink.notify("end", {"total": total, "exit": exit_, "job": job})
+
+
+async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) -> None:
+    name = STREAM_NAMES[piece.stream]
+    if params.stream is not None and params.stream != name:
+        return
+    if piece.gap:
+        await sink.notify("gap", {"from": piece.start, "to": piece.end, "reason": "no space to keep it"})
+        return
+    data = await reader.data(piece)
+    if data:
+        await sink.chunk(piece.start, name, timestamp(piece.time_ns), data)
+    missing = piece.start + len(data)
+    if missing < piece.end:
+        reason = "the host went down before it was on the disk"
+        await sink.notify("gap", {"from": missing, "to": piece.end, "reason": reason})

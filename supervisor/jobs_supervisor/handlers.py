@@ -1,0 +1,95 @@
+"""What each method does, once it was allowed. `follow` is not here: it has a connection to itself."""
+
+from importlib.metadata import version
+
+import trio
+from attrs import evolve
+
+from jobs_proto.job import Job, Output, signal_number
+from jobs_proto.methods import METHODS, PROTOCOL_VERSION
+from jobs_proto.wire import unstructure
+from jobs_supervisor.dispatch import Call, Handler
+from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.live import LiveJob
+from jobs_supervisor.output import indexed
+
+FAIR_JOBS = 100
+"""Jobs that `list` looks at before it lets other tasks run."""
+
+
+class Handlers:
+    """The handlers, around the jobs.
+
+    Args:
+        jobs: all of them.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def table(self) -> dict[str, Handler]:
+        """Give each method its handler, by name."""
+        return {name: getattr(self, f"_{name}") for name in METHODS}
+
+    def _view(self, live: LiveJob) -> dict[str, object]:
+        """Give the job as a client sees it: with the output there is now."""
+        job: Job = live.job
+        if not live.exited:
+            total = indexed(self._jobs.directory(job.id))
+            job = evolve(job, output=Output(total=total))
+        return unstructure(job)
+
+    async def _hello(self, _call: Call) -> object:
+        return {
+            "server": "jobs-supervisor",
+            "version": version("jobs"),
+            "protocol": PROTOCOL_VERSION,
+        }
+
+    async def _whoami(self, call: Call) -> object:
+        who = call.identity
+        return {
+            "identity": who.name,
+            "roles": list(who.roles),
+            "fingerprint": who.fingerprint,
+            "not_after": who.not_after,
+        }
+
+    async def _run(self, call: Call) -> object:
+        return unstructure(await self._jobs.submit(call.identity.name, call.params))
+
+    async def _list(self, call: Call) -> object:
+        listed: list[dict[str, object]] = []
+        seen = 0
+        for live in self._jobs.newest_first(unfinished=not call.params.all):
+            seen += 1
+            if seen % FAIR_JOBS == 0:
+                await trio.lowlevel.checkpoint()
+            if call.params.own and live.job.owner != call.identity.name:
+                continue
+            if call.may_see(live.job):
+                listed.append(unstructure(live.job))
+            if len(listed) == call.params.limit:
+                break
+        return {"jobs": listed}
+
+    async def _inspect(self, call: Call) -> object:
+        return self._view(call.target)
+
+    async def _wait(self, call: Call) -> object:
+        timeout_s = call.params.timeout_s
+        with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
+            await call.target.until_exited()
+        return self._view(call.target)
+
+    async def _kill(self, call: Call) -> object:
+        number = signal_number(call.params.signal)
+        await self._jobs.kill(call.target, number, call.params.grace_s, call.identity.name)
+        return self._view(call.target)
+
+    async def _signal(self, call: Call) -> object:
+        await self._jobs.signal(call.target, signal_number(call.params.signal))
+        return self._view(call.target)
+
+    async def _follow(self, call: Call) -> object:
+        return {"id": call.target.job.id, "start": call.params.start}

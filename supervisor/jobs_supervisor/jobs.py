@@ -1,0 +1,379 @@
+"""All jobs: taken on, launched, watched over, ended, found again after a restart.
+
+Theory. Each job that has not ended has one task, `_own`, which alone decides what becomes of it. It
+does not remember; it judges the job's directory (`jobs_supervisor.recover`) and acts on what it
+finds: launch, reattach, write down the end. When what it held breaks away (the shim, the fork
+server), it judges again. So a first launch, a restart of the supervisor and the death of a shim
+are one piece of code, and are tried by every job.
+
+What a client was told is on the disk before it was told: the record at `run`, the kill at `kill`.
+The record of a job's end may be told at once, since the shim's exit record is on the disk.
+"""
+
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import trio
+from attrs import evolve
+
+from jobs_proto import files
+from jobs_proto import shim as protocol
+from jobs_proto.errors import JobsError
+from jobs_proto.job import Job, Output, timestamp
+from jobs_proto.methods import Run
+from jobs_proto.phases import Event, Phase
+from jobs_shim.cgroup import Cgroup
+from jobs_supervisor import outcome
+from jobs_supervisor.config import JobSettings
+from jobs_supervisor.forkserver import ForkServer
+from jobs_supervisor.host import NONE, Host
+from jobs_supervisor.link import ShimLink, connect
+from jobs_supervisor.live import LiveJob
+from jobs_supervisor.plan import make_plan, user_of
+from jobs_supervisor.recover import Verdict, exit_record, judge
+from jobs_supervisor.store import Record, Store
+
+LAUNCHES = 5
+"""Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
+
+RETRY_S = (0.01, 2.0)
+"""The first and the longest pause before a job's directory is judged again."""
+
+log = structlog.get_logger()
+
+
+class Jobs:
+    """The jobs of one supervisor.
+
+    Args:
+        settings: what jobs get.
+        state_dir: their directories are in its `jobs`.
+        store: the records.
+        forkserver: running.
+        host: what can be had here.
+        nursery: for the jobs' tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: JobSettings,
+        state_dir: Path,
+        store: Store,
+        forkserver: ForkServer,
+        host: Host,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.store = store
+        self.live: dict[str, LiveJob] = {}
+        self._settings = settings
+        self._directory = state_dir / "jobs"
+        self._forkserver = forkserver
+        self._host = host
+        self._nursery = nursery
+        self._queue: OrderedDict[str, LiveJob] = OrderedDict()
+        self._running = 0
+        self._requests: dict[tuple[str, str], LiveJob] = {}
+        self._boot = files.boot_id()
+
+    def directory(self, job_id: str) -> Path:
+        """Give the directory of a job."""
+        return self._directory / job_id
+
+    # -- taking on ---------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Take up every job that had not ended, from the records; call once, at start."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        for record in self.store.unfinished():
+            live = LiveJob(record)
+            self.live[live.job.id] = live
+            if live.job.phase is Phase.QUEUED:
+                self._queue[live.job.id] = live
+            else:
+                self._begin(live)
+        self._admit()
+
+    async def submit(self, owner: str, request: Run) -> Job:
+        """Take a job on; give it once its record is on the disk.
+
+        Raises:
+            JobsError: the spec cannot be carried out here, the queue is full, or the request_id
+                was used for another request.
+        """
+        known = self._known(owner, request)
+        if known is not None:
+            return known
+        self._check(request)
+        live = LiveJob(
+            Record(
+                job=Job(
+                    id=str(uuid.uuid4()),
+                    name=request.name,
+                    owner=owner,
+                    labels=request.labels,
+                    spec=request.spec,
+                    created_at=timestamp(time.time_ns()),
+                ),
+                request_id=request.request_id,
+            )
+        )
+        key = (owner, request.request_id or live.job.id)
+        self._requests[key] = live
+        self.live[live.job.id] = live
+        if launch := self._free():
+            self._prepare(live)
+        else:
+            self._queue[live.job.id] = live
+        written = self.store.post(live.record)
+        # In a task of the supervisor's: a client that goes away now must not strand the job.
+        self._nursery.start_soon(self._take_up, live, written, key, launch)
+        await written.wait()
+        return live.job
+
+    async def _take_up(
+        self, live: LiveJob, written: trio.Event, key: tuple[str, str], launch: bool
+    ) -> None:
+        await written.wait()
+        del self._requests[key]
+        if launch:
+            await self._own(live)
+
+    def _known(self, owner: str, request: Run) -> Job | None:
+        """Give the job that this very request has made before."""
+        if request.request_id is None:
+            return None
+        live = self._requests.get((owner, request.request_id))
+        record = live.record if live else self.store.by_request(owner, request.request_id)
+        if record is None:
+            return None
+        job = self.current(record).job
+        if (job.spec, job.name, job.labels) != (request.spec, request.name, request.labels):
+            raise JobsError(
+                "already_exists",
+                f"the request_id {request.request_id!r} was used for another request, which made "
+                f"job {job.id}; give each request its own",
+            )
+        return job
+
+    def _check(self, request: Run) -> None:
+        """Refuse what cannot be carried out, before anything is written down."""
+        if self._host.mode == NONE and self._settings.isolation == "required":
+            raise JobsError(
+                "failed_precondition",
+                "this host gives no namespaces, and the supervisor requires them: "
+                f"{'; '.join(self._host.missing)}. An operator can set "
+                '[jobs] isolation = "best-effort"',
+            )
+        user_of(request.spec, self._settings)
+        if len(self._queue) >= self._settings.max_queued:
+            raise JobsError(
+                "resource_exhausted",
+                f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
+                "try again later",
+            )
+
+    # -- admission ---------------------------------------------------------------------------
+
+    def _free(self) -> bool:
+        return self._running < self._settings.max_running and not self._queue
+
+    def _prepare(self, live: LiveJob) -> None:
+        """Note what a launch must leave on the disk before it is asked for."""
+        self._running += 1
+        live.apply(Event.ADMIT)
+        base = self._host.cgroups
+        cgroup = None if base is None else str(base / live.job.id)
+        live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
+
+    def _admit(self) -> None:
+        """Launch from the queue while there is room."""
+        while self._queue and self._running < self._settings.max_running:
+            _, live = self._queue.popitem(last=False)
+            self._prepare(live)
+            self._nursery.start_soon(self._launch_from_queue, live)
+
+    async def _launch_from_queue(self, live: LiveJob) -> None:
+        await self._put(live)
+        await self._own(live)
+
+    def _begin(self, live: LiveJob) -> None:
+        self._running += 1
+        self._nursery.start_soon(self._own, live)
+
+    # -- one job's task ----------------------------------------------------------------------
+
+    async def _own(self, live: LiveJob) -> None:
+        """Judge and act until the job has ended; see the head of this file."""
+        directory = self.directory(live.job.id)
+        pause, longest = RETRY_S
+        launches = 0
+        while not live.exited:
+            try:
+                verdict = judge(directory)
+                if verdict is Verdict.FRESH:
+                    launches += 1
+                    await self._launch(live, directory, launches)
+                elif verdict is Verdict.ALIVE:
+                    await self._tend(live, await connect(directory))
+                elif verdict is Verdict.FINISHED:
+                    self._finish(live, outcome.finished(live.job, exit_record(directory)))
+                else:
+                    await self._bury(live, directory)
+            except (OSError, ValueError) as error:
+                log.warning("cannot decide on a job yet", job=live.job.id, why=str(error))
+            if not live.exited:
+                await trio.sleep(pause)
+                pause = min(2 * pause, longest)
+
+    async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
+        """Ask for a launch and see the job to its end, if a shim comes of it."""
+        if live.record.boot != self._boot:
+            self._lose(live, directory, "the host went down while it was being started")
+            return
+        if attempt > LAUNCHES:
+            why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
+            job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
+            self._finish(live, job)
+            return
+        directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            plan = make_plan(
+                live.job.spec,
+                live.job.id,
+                self._host,
+                self._settings,
+                live.record.cgroup,
+                self._boot,
+            )
+        except JobsError as error:  # the user was removed while the job was waiting, for example
+            job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)
+            self._finish(live, job)
+            return
+        sock = await self._forkserver.launch(directory, files.encode(plan))
+        await self._tend(live, ShimLink(sock))
+
+    async def _tend(self, live: LiveJob, link: ShimLink) -> None:
+        """Listen to the shim until it goes; it goes when the job has ended."""
+        live.attach(link)
+        try:
+            if live.record.killing is not None:
+                await link.send(protocol.KILL, dict(live.record.killing))
+            while (packet := await link.receive()) is not None:
+                self._hear(live, *packet)
+        finally:
+            live.attach(None)
+            link.close()
+
+    def _hear(self, live: LiveJob, kind: str, body: protocol.Body) -> None:
+        if kind == protocol.GREW:
+            live.grown(int(body["total"]))  # type: ignore[call-overload]
+        elif kind == protocol.STARTED:
+            self._started(live, body["pid"], body["time_ns"])
+        elif kind == protocol.HELLO:
+            if body["started_ns"] is not None:
+                self._started(live, body["leader"], body["started_ns"])
+            live.grown(int(body["total"]))  # type: ignore[call-overload]
+        elif kind == protocol.EXITED:
+            self._finish(live, outcome.finished(live.job, body))
+        elif kind == protocol.REFUSED:
+            log.warning("a shim refused a launch", job=live.job.id, why=body["why"])
+
+    def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
+        if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
+            live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
+            self.store.post(live.record)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _finish(self, live: LiveJob, job: Job) -> None:
+        """The job has ended: tell, write down, make room. A second report of it changes nothing."""
+        if live.exited:
+            return
+        live.record = evolve(live.record, job=job, killing=None)
+        live.total = max(live.total, job.output.total)
+        live.wake()
+        self._nursery.start_soon(self._forget, live)
+        self._running -= 1
+        self._admit()
+
+    async def _forget(self, live: LiveJob) -> None:
+        """Keep it in memory until the disk has it."""
+        await self._put(live)
+        self.live.pop(live.job.id, None)
+
+    async def _bury(self, live: LiveJob, directory: Path) -> None:
+        """Its shim died without a record: see that nothing of it is left, then say so."""
+        if live.record.cgroup is not None:
+            cgroup = Cgroup(live.record.cgroup)
+            cgroup.kill()
+            if not await trio.to_thread.run_sync(cgroup.wait_empty):
+                raise OSError(f"processes in {live.record.cgroup} outlive SIGKILL")
+            cgroup.remove()
+        self._lose(live, directory, "its shim was killed, and the job with it")
+
+    def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
+        log.warning("a job is lost", job=live.job.id, why=why)
+        try:
+            total = (directory / files.OUTPUT).stat().st_size
+        except FileNotFoundError:
+            total = 0
+        self._finish(live, outcome.lost(live.job, why, time.time_ns(), Output(total=total)))
+
+    # -- what clients ask --------------------------------------------------------------------
+
+    async def kill(self, live: LiveJob, number: int, grace_s: float, by: str) -> None:
+        """Have the job killed: on the disk first, so that a restart does not forget it."""
+        if live.exited:
+            return
+        if live.job.phase is Phase.QUEUED:
+            self._queue.pop(live.job.id, None)
+            self._running += 1  # `_finish` gives back a place that it never had
+            self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
+            return
+        kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
+        live.apply(Event.KILL)
+        live.record = evolve(live.record, killing=kill)
+        await self._put(live)
+        if live.link is not None:
+            await live.link.send(protocol.KILL, dict(kill))
+
+    async def signal(self, live: LiveJob, number: int) -> None:
+        """Deliver one signal to the leader's process group.
+
+        Raises:
+            JobsError: `failed_precondition`: nothing executes.
+        """
+        if live.link is None or live.job.started_at is None or live.exited:
+            raise JobsError(
+                "failed_precondition",
+                f"job {live.job.short_id} is {live.job.phase}: there is no process to signal",
+            )
+        await live.link.send(protocol.SIGNAL, {"signal": number})
+
+    def current(self, record: Record) -> LiveJob:
+        """Give the living job of a record, or one that is as dead as the record says."""
+        return self.live.get(record.job.id) or LiveJob(record, total=record.job.output.total)
+
+    def matching(self, text: str) -> Iterator[LiveJob]:
+        """Give the jobs whose id is or starts with `text`, or whose name it is; newest first."""
+        exact = self.store.get(text)
+        if exact is not None:
+            yield self.current(exact)
+        elif text:
+            yield from map(self.current, self.store.matching(text))
+
+    def newest_first(self, *, unfinished: bool) -> Iterator[LiveJob]:
+        """Give every job, or every one that has not exited."""
+        if unfinished:
+            records = (record for record in reversed(self.store.unfinished()))
+            yield from (live for live in map(self.current, records) if not live.exited)
+        else:
+            yield from map(self.current, self.store.newest_first())
+
+    async def _put(self, live: LiveJob) -> None:
+        await self.store.put(live.record)

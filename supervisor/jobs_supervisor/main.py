@@ -1,0 +1,208 @@
+"""`jobs-supervisor`: from its arguments to serving, and from SIGTERM to the end."""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import resource
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import trio
+
+from jobs_certs import CertsError
+from jobs_plugins.manager import PluginError, make_manager
+from jobs_proto.errors import JobsError
+from jobs_rpc.context import server_context
+from jobs_supervisor import dev
+from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
+from jobs_supervisor.dispatch import Dispatcher
+from jobs_supervisor.forkserver import ForkServer
+from jobs_supervisor.handlers import Handlers
+from jobs_supervisor.host import survey
+from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.server import Server
+from jobs_supervisor.store import Store
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the supervisor; the console script."""
+    arguments = _parser().parse_args()
+    set_up_logging(json=not sys.stderr.isatty() and not arguments.dev)
+    try:
+        if arguments.dev:
+            settings = dev.prepare(arguments.dir.absolute())
+        else:
+            settings = load(arguments.config)
+        with one_per(settings.state_dir):
+            trio.run(supervise, settings, arguments)
+    except* (JobsError, CertsError, PluginError) as group:
+        sys.exit(f"jobs-supervisor: {_first(group)}")
+    except* OSError as group:
+        error = _first(group)
+        sys.exit(f"jobs-supervisor: {error}")
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobs-supervisor",
+        description="Runs jobs for those who connect with a certificate of its CA.",
+        epilog="SIGTERM drains and ends it; jobs go on, and the next start finds them again.",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=Path(DEFAULT_PATH), metavar="FILE", help=f"settings ({DEFAULT_PATH})"
+    )
+    parser.add_argument(
+        "--dev", action="store_true", help="make a CA, certificates and settings in --dir, and serve 127.0.0.1"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path(".jobs-dev"), help="with --dev: the folder (./.jobs-dev)"
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="write FILE when serving"
+    )
+    parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
+    return parser
+
+
+class one_per:  # noqa: N801  # reads as the statement it is: `with one_per(state_dir):`
+    """Holds the lock of a state directory: two supervisors on one would launch each other's jobs.
+
+    Raises:
+        JobsError: `failed_precondition`: another supervisor has it.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+
+    def __enter__(self) -> None:
+        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = (self._state_dir / "supervisor.lock").open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobsError(
+                "failed_precondition",
+                f"another supervisor runs with the state directory {self._state_dir}; stop it "
+                "first, or give this one its own",
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        JobsError, PluginError, OSError: it cannot start; the message says why.
+    """
+    _raise_file_limit()
+    manager = make_manager()
+    context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
+    listeners = await _listen(settings)
+    audit = open_audit(settings.state_dir / "audit.log")
+    store = Store(settings.state_dir / "jobs.sqlite")
+    forkserver = ForkServer()
+    stop = trio.Event()
+    async with trio.open_nursery() as writing:
+        await writing.start(store.run)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_stop_on_signal, stop)
+            await nursery.start(forkserver.run)
+            host = survey(forkserver.mode, forkserver.why, _cgroup_name(settings.state_dir))
+            jobs = Jobs(
+                settings=settings.jobs,
+                state_dir=settings.state_dir,
+                store=store,
+                forkserver=forkserver,
+                host=host,
+                nursery=nursery,
+            )
+            jobs.restore()
+            dispatcher = Dispatcher(
+                manager=manager,
+                audit=audit,
+                jobs=jobs,
+                default_user=settings.jobs.default_user,
+                handlers=Handlers(jobs).table(),
+            )
+            server = Server(
+                settings=settings.server,
+                context=context,
+                manager=manager,
+                dispatcher=dispatcher,
+                jobs=jobs,
+            )
+            _announce(settings, arguments, host.missing)
+            await server.serve(listeners, stop)
+            log.info("drained; jobs go on", running=len(jobs.live))
+            nursery.cancel_scope.cancel()
+        writing.cancel_scope.cancel()
+    store.close()
+    if host.cgroups is not None and not jobs.live:
+        _remove_if_empty(host.cgroups)
+
+
+async def _listen(settings: Settings) -> list[trio.SocketListener]:
+    host, port = host_and_port(settings.server.listen)
+    try:
+        return await trio.open_tcp_listeners(port, host=host or None)
+    except OSError as error:
+        raise JobsError(
+            "failed_precondition", f"cannot listen on {settings.server.listen}: {error.strerror}"
+        ) from None
+
+
+async def _stop_on_signal(
+    stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            stop.set()
+
+
+def _announce(settings: Settings, arguments: argparse.Namespace, missing: tuple[str, ...]) -> None:
+    """Say that we serve, what is not enforced here, and how to point the CLI at us."""
+    for sentence in missing:
+        log.warning(sentence)
+    log.info("serving", listen=settings.server.listen, state=str(settings.state_dir))
+    if arguments.dev:
+        print(f"export JOBS_CONFIG={arguments.dir.absolute() / 'config.toml'}", flush=True)  # noqa: T201
+    if arguments.ready_file is not None:
+        arguments.ready_file.write_text(f"{os.getpid()}\n")
+
+
+def _cgroup_name(state_dir: Path) -> str:
+    """Name the cgroup of this state directory's jobs: the same at every start, of nobody else."""
+    return f"jobs-{hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:12]}"
+
+
+def _remove_if_empty(cgroup: Path) -> None:
+    try:
+        cgroup.rmdir()
+    except OSError:
+        pass  # jobs have theirs in it
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as we may: two for each follower, one for each job."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()
