@@ -43,7 +43,7 @@ def exact_span(duration_s: float) -> str:
     for unit in ("d", "h", "m"):
         if duration_s >= UNITS[unit] and duration_s % UNITS[unit] == 0:
             return f"{duration_s / UNITS[unit]:.0f}{unit}"
-    return f"{duration_s:g}s"
+    return f"{duration_s:.3f}".rstrip("0").removesuffix(".") + "s"
 
 
 def _convert(_type: object, tokens: Sequence[Token]) -> float:

@@ -8,7 +8,6 @@ from jobs_cli.arguments import arrange
 from jobs_cli.endpoint import Endpoint
 from jobs_cli.failure import USAGE, Failure
 
-
 ODD = ("printf", "", "{}", "[1]", "@file", "-1", "a=b", "*")
 
 

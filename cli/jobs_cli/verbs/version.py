@@ -1,7 +1,5 @@
 """`jobsctl version`."""
 
-from importlib import metadata
-
 from jobs_cli import output
 from jobs_proto.methods import PROTOCOL_VERSION
 
@@ -27,6 +25,8 @@ def version_text() -> str:
 
 def version_number() -> str:
     """Give the installed version; a source tree that nobody installed has none."""
+    from importlib import metadata
+
     try:
         return metadata.version("jobs")
     except metadata.PackageNotFoundError:
