@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attrs import asdict
 
 from jobs_cli.endpoint import Endpoint
-from jobs_cli.failure import REFUSED, of_error
+from jobs_cli.failure import REFUSED, Failure, of_error
 from jobs_proto.errors import JobsError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
     Args:
         endpoint: whom to ask, as whom.
         work: what to do with the client.
-        ours: the exit status if no supervisor answers, or it fails.
+        ours: the exit status if no supervisor can be asked, or it fails.
 
     Raises:
         Failure: it was refused or could not be asked.
@@ -32,10 +32,18 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
     from jobs_rpc import Client
 
     async def session() -> T:
-        async with Client.from_config(**asdict(endpoint)) as client:
+        try:
+            unconnected = Client.from_config(**asdict(endpoint))
+        except JobsError as error:
+            raise Failure(error.message, ours) from None
+        async with unconnected as client:
             return await work(client)
 
     try:
         return trio.run(session)
     except JobsError as error:
         raise of_error(error, ours) from None
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt):  # it came while a task of the client's ran
+            raise KeyboardInterrupt from None
+        raise

@@ -1,6 +1,6 @@
 """`jobsctl list`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -50,7 +50,7 @@ def list_(
     if json:
         output.write_jobs(jobs)
     elif output.stdout_is_terminal():
-        _write_table(map(_row, jobs))
+        _write_table([_row(job) for job in jobs])
     else:
         output.write_lines("\t".join(_row(job)) for job in jobs)
 
@@ -65,19 +65,18 @@ def _age(job: Job) -> str:
     return span((datetime.now(UTC) - created).total_seconds())
 
 
-def _write_table(rows: Iterable[Sequence[str]]) -> None:
-    """Write a table as wide as the terminal; only the command is cut to fit."""
+def _write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write a table as wide as the terminal: of the columns only the command is cut to fit."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in COLUMNS:
-        cut = name == "COMMAND"
-        table.add_column(
-            name, no_wrap=True, overflow="ellipsis", min_width=None if cut else len(name)
-        )
+    for heading in COLUMNS:
+        # What is too wide, rich takes from the columns that may wrap: from the command alone. Its
+        # cells do not, each by itself.
+        table.add_column(heading, no_wrap=heading != COLUMNS[-1])
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     Console().print(table)
