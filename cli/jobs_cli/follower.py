@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs_cli import output
 from jobs_cli.endpoint import Endpoint
-from jobs_cli.failure import INTERRUPTED, OURS, REFUSED, checking_usage
+from jobs_cli.failure import INTERRUPTED, OURS, REFUSED, StdoutClosed, checking_usage
 from jobs_cli.session import ask
 from jobs_cli.verdict import verdict
 from jobs_proto import methods
@@ -62,7 +62,7 @@ def follow_job(endpoint: Endpoint, wanted: methods.Follow) -> int:
     """
     ours = OURS if wanted.wait else REFUSED
     try:
-        end = ask(endpoint, lambda client: _show(client, wanted), ours=ours)
+        end = ask(endpoint, lambda client: _show_while_read(client, wanted), ours=ours)
     except KeyboardInterrupt:
         if wanted.wait:
             output.say(
@@ -74,6 +74,32 @@ def follow_job(endpoint: Endpoint, wanted: methods.Follow) -> int:
     if sentence := verdict(end.job):
         output.say(sentence)
     return exit_status(end.job)
+
+
+async def _show_while_read(client: "Client", wanted: methods.Follow) -> "End":
+    import trio
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_reader)
+        end = await _show(client, wanted)
+        nursery.cancel_scope.cancel()
+    return end
+
+
+async def _watch_reader() -> None:
+    """Notice that the reader of a pipe has gone, though the job may be silent for hours.
+
+    The writing end of a pipe is never readable, but its error, having no reader, wakes whoever
+    waits for that. (Waiting until it is writable would end at once.)
+
+    Raises:
+        StdoutClosed: it has.
+    """
+    from trio.lowlevel import wait_readable
+
+    if output.is_pipe(output.STDOUT):
+        await wait_readable(output.STDOUT)
+        raise StdoutClosed
 
 
 async def _show(client: "Client", wanted: methods.Follow) -> "End":
@@ -103,7 +129,7 @@ def _write(chunk: "Chunk", prepare: Callable[[str, str, bytes], bytes]) -> None:
 
 
 def _tell(gap: "Gap") -> None:
-    output.say(f"output from byte {gap.from_} to {gap.to} is missing: {gap.reason}")
+    output.say(f"bytes {gap.from_} to {gap.to} of the output are missing: {gap.reason}")
 
 
 def wanted_output(

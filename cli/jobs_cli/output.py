@@ -10,6 +10,8 @@ import select
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from fcntl import F_GETFL, fcntl
+from stat import S_ISFIFO
 from typing import Final
 
 from jobs_cli.escape import escape
@@ -45,6 +47,14 @@ def _wait_writable(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll()
+
+
+def is_pipe(fd: int) -> bool:
+    """Whether this is the writing end of a pipe."""
+    try:
+        return S_ISFIFO(os.fstat(fd).st_mode) and fcntl(fd, F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    except OSError:
+        return False  # it is closed
 
 
 def write(text: str) -> None:

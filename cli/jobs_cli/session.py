@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attrs import asdict
 
 from jobs_cli.endpoint import Endpoint
-from jobs_cli.failure import REFUSED, Failure, of_error
+from jobs_cli.failure import REFUSED, Failure, StdoutClosed, of_error
 from jobs_proto.errors import JobsError
 
 if TYPE_CHECKING:
@@ -41,9 +41,19 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
 
     try:
         return trio.run(session)
-    except JobsError as error:
-        raise of_error(error, ours) from None
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt):  # it came while a task of the client's ran
-            raise KeyboardInterrupt from None
-        raise
+    except (JobsError, BaseExceptionGroup) as raised:
+        error = _telling(raised)
+        raise (of_error(error, ours) if isinstance(error, JobsError) else error) from None
+
+
+def _telling(error: BaseException) -> BaseException:
+    """Give the one exception of a nursery's group that says why the verb ends; else the group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    for kind in (KeyboardInterrupt, StdoutClosed, Failure, JobsError):
+        found: BaseException | None = error.subgroup(kind)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if found:
+            return found
+    return error

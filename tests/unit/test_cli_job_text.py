@@ -7,8 +7,10 @@ from jobs_cli.options import given, options_of
 from jobs_cli.pairs import as_map
 from jobs_cli.prose import prose
 from jobs_cli.verdict import condition, verdict
+from jobs_proto.errors import JobsError
 from jobs_proto.job import Exit, Job, Spec
 from jobs_proto.phases import Outcome, Phase
+from jobs_proto.wire import structure, unstructure
 
 
 def job(outcome=None, argv=("true",), name=None, timeout_s=None, **exit_fields):
@@ -59,6 +61,16 @@ def test_an_account_names_what_is_known_and_nothing_else():
     assert lines["exit"].strip() == "code 3"
     assert lines["env"].strip() == "'A=b c'"
     assert "started" not in lines
+
+
+def test_a_job_is_the_same_after_the_wire():
+    sent = job(Outcome.STOPPED, signal="TERM", killed_by="bob")
+    came = structure(unstructure(sent), Job, "job")
+    assert came == sent
+    assert came.phase is Phase.EXITED
+    assert came.outcome is Outcome.STOPPED
+    with pytest.raises(JobsError, match=r"phase: must be one of queued, .* not 'x'"):
+        structure({**unstructure(sent), "phase": "x"}, Job, "job")
 
 
 def test_pairs():

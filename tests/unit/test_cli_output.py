@@ -86,3 +86,12 @@ def test_stamping_keeps_every_other_byte():
     binary = bytes(range(256)).replace(b"\n", b"") + b"\r\n\xff"
     assert stamped(("stdout", "T", binary)) == [b"T " + binary[:-1] + b"T \xff"]
     assert stamped(("stdout", "T", b"")) == [b""]
+
+
+def test_only_the_writing_end_of_a_pipe_is_one(pipe):
+    source, sink = pipe
+    assert output.is_pipe(sink.fileno())
+    assert not output.is_pipe(source.fileno())
+    with Path(os.devnull).open("wb") as null:
+        assert not output.is_pipe(null.fileno())
+    assert not output.is_pipe(10**6)
