@@ -4,6 +4,7 @@ Nothing is coerced: a number is not a string, true is not 1, an unknown key is r
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import cattrs
@@ -28,9 +29,17 @@ def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:
     return hook
 
 
+def _one_of(value: Any, cls: type[StrEnum]) -> StrEnum:
+    try:
+        return cls(value)
+    except ValueError:
+        raise ValueError(f"must be one of {', '.join(cls)}, not {value!r:.80}") from None
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(str, _exactly(str))
+    converter.register_structure_hook(StrEnum, _one_of)  # it is a str, and must not become one
     converter.register_structure_hook(int, _exactly(int))
     converter.register_structure_hook(float, _exactly(float, int))
     converter.register_structure_hook(bool, _exactly(bool))

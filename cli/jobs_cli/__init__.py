@@ -1,0 +1,1 @@
+"""The command line: `jobsctl`, and `jobs` where the shell lets it through."""

@@ -1,0 +1,67 @@
+"""Options made of an attrs class of the protocol: one definition of each field, and of its help."""
+
+from typing import Annotated, Any, Final
+
+import attrs
+from cyclopts import Parameter
+
+from jobs_cli import duration, pairs
+
+
+def options_of(cls: type, *, skip: frozenset[str]) -> type:
+    """Make the class of options that a protocol class's fields are on the command line.
+
+    `timeout_s: float` becomes `--timeout DURATION`, a map becomes a repeatable `--env KEY=VALUE`,
+    any other field an option of its own name and type. The help is the class's own docstring.
+
+    Args:
+        cls: an attrs class.
+        skip: fields that are not options by themselves.
+    """
+    made = attrs.make_class(
+        f"{cls.__name__}Options",
+        {
+            field.name: attrs.field(default=None, type=_annotation(field))
+            for field in attrs.fields(cls)
+            if field.name not in skip
+        },
+        frozen=True,
+        kw_only=True,
+    )
+    made.__doc__ = _help(cls.__doc__ or "")
+    flattened: type = Parameter(name="*")(made)
+    return flattened
+
+
+def _help(docstring: str) -> str:
+    """Say to people what was said to programmers."""
+    return docstring.replace("; None: ", "; default: ").replace(": seconds of ", ": ")
+
+
+def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
+    """Give the protocol class's fields that were set by options.
+
+    Args:
+        options: an instance of the class that was made; None: no option was given.
+
+    Raises:
+        ValueError: a `KEY=VALUE` is none.
+    """
+    values = attrs.asdict(options) if options else {}
+    return {
+        name: pairs.as_map(value, f"--{name}") if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+_SECONDS: Final = "_s"
+
+
+def _annotation(field: "attrs.Attribute[Any]") -> Any:
+    if field.type == dict[str, str]:
+        return Annotated[tuple[str, ...] | None, pairs.OPTION]
+    if field.name.endswith(_SECONDS):
+        name = Parameter(name=f"--{field.name.removesuffix(_SECONDS)}")
+        return Annotated[field.type, duration.OPTION, name]
+    return field.type

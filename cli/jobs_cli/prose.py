@@ -1,0 +1,17 @@
+"""Docstrings as help: lines are joined to paragraphs, which the terminal's width then cuts."""
+
+import inspect
+
+
+def prose(docstring: str) -> str:
+    """Give the text of a docstring, without its sections for arguments.
+
+    Paragraphs that are indented are examples: they stay as they are.
+    """
+    text, _, _ = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(map(_joined, paragraphs))
+
+
+def _joined(paragraph: str) -> str:
+    return paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())

@@ -1,0 +1,59 @@
+"""One connection for one verb: connect, do the verb's work, and say what went wrong."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import asdict
+
+from jobs_cli.endpoint import Endpoint
+from jobs_cli.failure import REFUSED, Failure, StdoutClosed, of_error
+from jobs_proto.errors import JobsError
+
+if TYPE_CHECKING:
+    from jobs_rpc import Client
+
+T = TypeVar("T")
+
+
+def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: int = REFUSED) -> T:
+    """Do some work with a connected client.
+
+    Args:
+        endpoint: whom to ask, as whom.
+        work: what to do with the client.
+        ours: the exit status if no supervisor can be asked, or it fails.
+
+    Raises:
+        Failure: it was refused or could not be asked.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    import trio
+
+    from jobs_rpc import Client
+
+    async def session() -> T:
+        try:
+            unconnected = Client.from_config(**asdict(endpoint))
+        except JobsError as error:
+            raise Failure(error.message, ours) from None
+        async with unconnected as client:
+            return await work(client)
+
+    try:
+        return trio.run(session)
+    except (JobsError, BaseExceptionGroup) as raised:
+        error = _telling(raised)
+        raise (of_error(error, ours) if isinstance(error, JobsError) else error) from None
+
+
+def _telling(error: BaseException) -> BaseException:
+    """Give the one exception of a nursery's group that says why the verb ends; else the group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    for kind in (KeyboardInterrupt, StdoutClosed, Failure, JobsError):
+        found: BaseException | None = error.subgroup(kind)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if found:
+            return found
+    return error

@@ -1,0 +1,85 @@
+"""`jobsctl run`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from jobs_cli import output
+from jobs_cli.endpoint import DEFAULT, Endpoint
+from jobs_cli.failure import OURS, REFUSED, USAGE, Failure, checking_usage
+from jobs_cli.follower import follow_job, wanted_output
+from jobs_cli.options import given, options_of
+from jobs_cli.pairs import Pairs, as_map
+from jobs_cli.session import ask
+from jobs_proto import methods
+from jobs_proto.job import Spec
+
+if TYPE_CHECKING:
+    SpecOptions = Any  # what a class made at run time is to a type checker
+else:
+    SpecOptions = options_of(Spec, skip=frozenset({"argv", "isolation", "limits"}))
+
+
+def run(
+    *command: Annotated[str, Parameter(metavar="COMMAND")],
+    follow: Annotated[bool, Parameter(alias="-f")] = False,
+    name: str | None = None,
+    label: Pairs = (),
+    spec: SpecOptions = None,
+    json: bool = False,
+    endpoint: Endpoint = DEFAULT,
+) -> int | None:
+    """Start a job and print its id, or follow it.
+
+    From the first word on that is no option, all belongs to the command: nothing of it is taken
+    for an option of ours. A `--` before it says so explicitly. There is no shell, unless the
+    command is one.
+
+    With --follow, nothing but the job's output is on standard output, and the exit status is the
+    job's own; 128+n if signal n ended it; 124 timed out; 126 could not be executed; 127 not
+    found; 125 we failed; 130 Ctrl-C, which leaves the job running.
+
+    For example:
+
+        jobsctl run ls -la
+        jobsctl run -f --timeout 10m -- make -j4 test
+        jobsctl run --name nightly --label team=data --env TZ=UTC ./import.sh
+        jobsctl run sh -c 'echo $HOME | tr a-z A-Z'
+
+    Args:
+        command: the program and its arguments.
+        follow: show the job's output until it ends, then exit as it did.
+        name: a name for people, which serves as its id where no other job has it.
+        label: a label for people and plugins; may be repeated.
+        json: print the whole job, as `inspect --json` does, and not just its id.
+    """
+    if follow and json:
+        raise Failure("--follow prints the job's output and nothing else; drop --json", USAGE)
+    request = _request(command, name, label, spec)
+    fields = {"name": request.name, "labels": request.labels, **given(spec)}
+    job = ask(
+        endpoint,
+        lambda client: client.run(list(request.spec.argv), **fields),
+        ours=OURS if follow else REFUSED,
+    )
+    if follow:
+        return follow_job(endpoint, wanted_output(job.id))
+    if json:
+        output.write_job(job)
+    else:
+        output.write_lines([job.id])
+    return None
+
+
+def _request(
+    command: tuple[str, ...], name: str | None, labels: tuple[str, ...], spec: SpecOptions
+) -> methods.Run:
+    """Make the request as the supervisor will, to find here what it would refuse.
+
+    Raises:
+        Failure: something typed is wrong.
+    """
+    with checking_usage():
+        return methods.Run(
+            spec=Spec(argv=command, **given(spec)), name=name, labels=as_map(labels, "--label")
+        )

@@ -1,0 +1,123 @@
+"""The program as it is called: exit statuses, and one line for whatever went wrong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("trio", "OpenSSL", "cryptography", "rich", "cattrs")
+
+
+def jobsctl(*words, stdin="", **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "jobs_cli", *words],
+        env={**os.environ, **environment},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bogus"], 'Unknown command "bogus"'),
+        (["run"], "the command is empty"),
+        (["run", ""], "the command is empty"),
+        (["run", "--bogus", "ls"], "Unknown option: --bogus"),
+        (["run", "--label", "x", "ls"], "--label wants KEY=VALUE"),
+        (["run", "--name", "9", "ls"], "cannot be a job's name"),
+        (["run", "--timeout", "0", "ls"], "a timeout is more than 0 s"),
+        (["run", "--timeout", "x", "ls"], "'x' is no duration"),
+        (["run", "--cwd", "here", "ls"], "absolute path"),
+        (["run", "-f", "--json", "ls"], "drop --json"),
+        (["kill"], "name the jobs to kill"),
+        (["kill", "a", "--all"], "name the jobs to kill"),
+        (["kill", "a", "--signal", "FOO"], "there is no signal 'FOO'"),
+        (["list", "--limit", "0"], "a limit is 1 to"),
+        (["follow", "a", "--from", "-1"], "an offset counts bytes"),
+        (["wait"], "requires an argument"),
+        (["shell-init", "tcsh"], 'Choose from: "bash"'),
+        (["certs", "issue", "x"], "--role requires an argument"),
+    ],
+)
+def test_what_was_typed_wrong_is_said_on_one_line(words, said):
+    done = jobsctl(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert done.stderr.startswith("jobsctl: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_verb_explains_itself_with_each_of_its_options():
+    from jobs_cli.app import make_app, verb_names
+
+    app = make_app("jobsctl")
+    family = app["certs"]
+    verbs = [app[name] for name in verb_names(app) if name != "certs"]
+    for verb in (*verbs, *(family[name] for name in verb_names(family))):
+        assert verb.help, verb.name
+        for argument in verb.assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help or argument.name == "*", (verb.name, argument.name)
+
+
+def test_help_has_no_boxes_where_nobody_looks():
+    done = jobsctl("--help")
+    assert done.returncode == 0
+    assert "Usage: jobsctl COMMAND" in done.stdout
+    assert not set("╭│╰\x1b") & set(done.stdout)
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_version(words):
+    assert jobsctl(*words).stdout.startswith("jobs ")
+    assert set(json.loads(jobsctl("version", "--json").stdout)) == {"version", "protocol"}
+
+
+@pytest.mark.parametrize("words", [["version"], ["shell-init", "bash"], ["run", "--timeout", "x"]])
+def test_quick_verbs_import_nothing_heavy(words):
+    program = (
+        "import sys; from jobs_cli.main import call; call(sys.argv[1:], 'jobsctl');"
+        f"sys.exit(repr([m for m in {HEAVY} if m in sys.modules and m != 'rich']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_closed_standard_output_ends_us_quietly():
+    for words in (["shell-init", "bash"], ["--help"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "wb") as sink:
+            done = subprocess.run(
+                [sys.executable, "-m", "jobs_cli", *words],
+                stdout=sink,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_certs_from_authority_to_verification(tmp_path):
+    ca = str(tmp_path / "ca")
+    assert jobsctl("certs", "init", "--dir", ca).stdout.split() == [f"{ca}/ca.crt", f"{ca}/ca.key"]
+    issued = jobsctl("certs", "issue", "alice", "--role", "operator", "--dir", ca, "--json")
+    alice = json.loads(issued.stdout)["certificate"]
+    shown = json.loads(jobsctl("certs", "show", alice, "--json").stdout)
+    assert (shown["name"], shown["roles"]) == ("alice", ["operator"])
+    assert jobsctl("certs", "verify", alice).stdout == "good for a client\n"
+    again = jobsctl("certs", "issue", "alice", "--role", "operator", "--dir", ca)
+    assert again.returncode == 1
+    assert again.stderr.startswith("jobsctl: ")
