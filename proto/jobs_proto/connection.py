@@ -11,9 +11,19 @@ server may not respond to an id twice, and an id may not be used again while it 
 bytes come in, `receive` gives messages or raises `ProtocolError`, after which nothing more is
 accepted: a stream that was once out of step has no way back.
 
+Bytes are decoded only as messages are asked for. Who stops in the middle of an iteration loses
+nothing: the next one goes on there.
+
+What a peer can make us hold is bounded three ways. A message has so many bytes, counted from its
+first one: the unpacker takes values in as they come, so the size of its buffer says nothing about
+the size of the message. It has so many maps and arrays, each of which costs us 64 bytes or more
+where it cost the peer one. And none of them announces more items than that, since the unpacker
+believes the number and sets the room aside.
+
 https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -25,10 +35,17 @@ MAX_MESSAGE = 8 * 1024 * 1024
 """Bytes in one message; above the kernel's own limit for arguments and environment together."""
 
 MAX_DEPTH = 16
+MAX_ITEMS = 2**18
+"""Maps and arrays in one message, and items in one of them."""
+
 MAX_OPEN = 256
 """Requests that one connection may have open at once."""
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
+
+_NO_BYTES = b"\xc4\x00"
+_BYTES_32 = b"\xc6"
+_CONTAINERS = frozenset({dict, list})
 
 
 class Request(NamedTuple):
@@ -63,12 +80,27 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def depth_of(value: object) -> int:
-    """Count the levels of maps and arrays, without recursion."""
-    depth, level = 0, [value]
-    while level := [v for v in level if isinstance(v, dict | list)]:
+def chunk_head(offset: int, stream: str, time: str, size: int) -> bytes:
+    """Encode a `chunk` notification up to its data, `size` bytes that have to follow as they are.
+
+    The largest messages of all are thus sent without being copied into one.
+    """
+    params = {"offset": offset, "stream": stream, "time": time, "data": b""}
+    head = pack([NOTIFICATION, "chunk", params]).removesuffix(_NO_BYTES)
+    return head + _BYTES_32 + size.to_bytes(4, "big")
+
+
+def depth_of(value: Any) -> int:
+    """Count the levels of maps and arrays in what msgpack decoded, without recursion."""
+    depth, level = 0, [value] if type(value) in _CONTAINERS else []
+    while level:
         depth += 1
-        level = [v for c in level for v in (c.values() if isinstance(c, dict) else c)]
+        level = [
+            item
+            for container in level
+            for item in (container.values() if type(container) is dict else container)
+            if type(item) in _CONTAINERS
+        ]
     return depth
 
 
@@ -86,11 +118,18 @@ class Connection:
         # One byte more than a message: msgpack refuses a buffer that is exactly full.
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=max_message + 1,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
             unicode_errors="surrogateescape",
             strict_map_key=True,
             raw=False,
+            list_hook=self._count,
+            object_hook=self._count,
         )
-        self._fed = 0
+        self._unfed: deque[memoryview] = deque()
+        self._fed = 0  # bytes that the unpacker was given, ever
+        self._start = 0  # of these, the ones before the message that is being decoded
+        self._containers = 0  # maps and arrays in it so far
         self._asked: set[int] = set()  # our requests without a response
         self._owed: set[int] = set()  # the peer's requests that we have not answered
         self._next_id = 0
@@ -101,14 +140,22 @@ class Connection:
         """How many requests of the peer are open."""
         return len(self._owed)
 
+    @property
+    def within_message(self) -> bool:
+        """Whether bytes came that are no whole message yet."""
+        return bool(self._unfed) or self._fed > self._start
+
     # -- what we send ------------------------------------------------------------------------
 
     def request(self, method: str, params: dict[str, object]) -> tuple[int, bytes]:
         """Encode a request; give its id and its bytes."""
         ident = self._next_id
+        while ident in self._asked:  # after 2**32 requests, one may be open still
+            ident = (ident + 1) % 2**32
+        packed = pack([REQUEST, ident, method, params])
         self._next_id = (ident + 1) % 2**32
         self._asked.add(ident)
-        return ident, pack([REQUEST, ident, method, params])
+        return ident, packed
 
     def respond(self, ident: int, error: JobsError | None, result: object) -> bytes:
         """Encode the one response to an open request of the peer."""
@@ -125,49 +172,73 @@ class Connection:
     def receive(self, data: bytes) -> Iterator[Message]:
         """Take bytes in any portions; give each message that is complete.
 
+        Args:
+            data: is kept until it was decoded, not copied.
+
         Raises:
             ProtocolError: these bytes are no message that may come here. Final.
         """
+        self._unfed.append(memoryview(data))
+        return iter(self._next, None)
+
+    def _next(self) -> Message | None:
         if self._broken:
             raise ProtocolError(self._broken)
         try:
-            yield from self._receive(data)
+            return self._decode()
         except ProtocolError as error:
             self._broken = str(error)
+            self._unfed.clear()
             raise
 
-    def _receive(self, data: bytes) -> Iterator[Message]:
-        view = memoryview(data)
-        while view:
-            # Never feed more than a full message's worth: the unpacker's bound is then ours.
-            room = self._max_message + 1 - (self._fed - self._unpacker.tell())
-            portion, view = view[:room], view[room:]
-            self._unpacker.feed(portion)
-            self._fed += len(portion)
-            yield from self._complete_ones()
-            if self._fed - self._unpacker.tell() > self._max_message:
-                raise ProtocolError(f"a message is larger than {self._max_message} bytes")
-
-    def _complete_ones(self) -> Iterator[Message]:
+    def _decode(self) -> Message | None:
         while True:
             try:
                 value = self._unpacker.unpack()
             except msgpack.OutOfData:
-                return
-            except (ValueError, msgpack.StackError, msgpack.BufferFull) as error:
-                raise ProtocolError(f"this is no MessagePack: {error}") from None
-            yield self._read(value)
+                if not self._feed():
+                    return None
+            except (ValueError, msgpack.BufferFull) as error:
+                why = str(error) or type(error).__name__
+                raise ProtocolError(f"this is no MessagePack of ours: {why}") from None
+            else:
+                return self._read(value)
+
+    def _feed(self) -> bool:
+        """Give the unpacker what may still belong to the present message; False: there is none."""
+        while self._unfed and not self._unfed[0]:
+            self._unfed.popleft()
+        if not self._unfed:
+            return False
+        room = self._start + self._max_message - self._fed
+        if room <= 0:
+            raise ProtocolError(f"a message is larger than {self._max_message} bytes")
+        portion, self._unfed[0] = self._unfed[0][:room], self._unfed[0][room:]
+        self._unpacker.feed(portion)
+        self._fed += len(portion)
+        return True
+
+    def _count(self, container: Any) -> Any:
+        self._containers += 1
+        if self._containers > MAX_ITEMS:
+            raise ProtocolError(f"a message holds more than {MAX_ITEMS} maps and arrays")
+        return container
 
     def _read(self, value: object) -> Message:
-        if depth_of(value) > MAX_DEPTH:
+        containers, self._containers = self._containers, 0
+        self._start = self._unpacker.tell()
+        # No deeper than it has containers: the usual message is not searched.
+        if containers > MAX_DEPTH and depth_of(value) > MAX_DEPTH:
             raise ProtocolError(f"a message is nested deeper than {MAX_DEPTH} levels")
-        match value:
-            case [int(kind), int(ident), str(method), dict(params)] if kind == REQUEST:
-                return self._read_request(ident, method, params)
-            case [int(kind), int(ident), error, result] if kind == RESPONSE:
-                return self._read_response(ident, error, result)
-            case [int(kind), str(method), dict(params)] if kind == NOTIFICATION:
-                return Notification(method, _text_keys(params))
+        # To Python, True and 1.0 equal 1.
+        if isinstance(value, list) and value and type(value[0]) is int:
+            match value:
+                case [0, int(ident), str(method), dict(params)]:
+                    return self._read_request(ident, method, params)
+                case [1, int(ident), error, result]:
+                    return self._read_response(ident, error, result)
+                case [2, str(method), dict(params)]:
+                    return Notification(method, _text_keys(params))
         raise ProtocolError(
             "a message must be [0, id, method, params], [1, id, error, result] or "
             "[2, method, params], with params a map"
@@ -185,7 +256,7 @@ class Connection:
         return Request(ident, method, params)
 
     def _read_response(self, ident: int, error: object, result: object) -> Response:
-        if ident not in self._asked:
+        if isinstance(ident, bool) or ident not in self._asked:
             raise ProtocolError(f"a response to {ident}, which is not open")
         self._asked.remove(ident)
         return Response(ident, None if error is None else JobsError.from_wire(error), result)

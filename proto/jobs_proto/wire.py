@@ -102,7 +102,7 @@ def structure(raw: object, cls: type[T], what: str) -> T:
         raise JobsError("invalid_argument", f"{what} must be a map, not {type(raw).__name__}")
     try:
         return converter.structure(raw, cls)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  cattrs raises groups of what validators raise
         faults = _faults(error, "")
         raise JobsError(
             "invalid_argument", f"{what}: {'; '.join(faults)}", {"faults": faults}

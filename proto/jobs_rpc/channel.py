@@ -1,0 +1,82 @@
+"""Messages on a stream: the thin asynchronous edge around `jobs_proto.connection.Connection`.
+
+The supervisor and the client both stand on this. It starts no tasks: one task receives; any number
+send, each message whole.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from jobs_proto.connection import Connection, Message
+from jobs_rpc.tls import RECORD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Channel:
+    """One connection's messages.
+
+    Args:
+        stream: connected; a `TLSStream`, but any `trio.abc.Stream` does.
+        connection: this side's protocol state; fresh.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, connection: Connection) -> None:
+        self.stream: Final = stream
+        self.connection: Final = connection
+        self._messages: Iterator[Message] = iter(())
+        self._sending: Final = trio.Lock()
+        self._torn = False
+
+    @property
+    def torn(self) -> bool:
+        """A message is partly sent, perhaps for ever: its sender is at it, failed or cancelled."""
+        return self._torn
+
+    async def receive(self) -> Message | None:
+        """Give the next message; None: the peer has closed the connection, between messages.
+
+        Cancelling this loses nothing.
+
+        Raises:
+            ProtocolError: the peer's bytes are no message that may come here.
+            trio.BrokenResourceError: the connection was lost.
+            trio.ClosedResourceError: it was closed here.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            for message in self._messages:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return message
+            data = await self.stream.receive_some()
+            if not data:
+                if self.connection.within_message:
+                    raise trio.BrokenResourceError("the connection ended in mid-message")
+                return None
+            self._messages = self.connection.receive(bytes(data))
+
+    async def send(self, *parts: bytes | memoryview) -> None:
+        """Send one message, given whole or in parts that follow one another.
+
+        Large parts go out as they are, without being copied together. If this fails or is
+        cancelled, nothing more can be sent.
+
+        Raises:
+            trio.BrokenResourceError: the connection was lost, or a message was torn before.
+            trio.ClosedResourceError: it was closed here.
+        """
+        async with self._sending:
+            if self._torn:
+                raise trio.BrokenResourceError("an earlier message was torn in the middle")
+            self._torn = True
+            if sum(map(len, parts)) <= RECORD_BYTES:
+                parts = (b"".join(parts),)
+            for part in parts:
+                await self.stream.send_all(part)
+            self._torn = False
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self.stream.aclose()

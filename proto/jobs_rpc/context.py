@@ -1,0 +1,94 @@
+"""The TLS settings of each side, from its files: certificate, key, CA.
+
+TLS 1.3 only, both sides verified against one CA. No session is ever resumed: a resumed session
+would skip the look at the certificate, which by then may be revoked or expired.
+"""
+
+from os import PathLike, fspath
+from pathlib import Path
+
+from OpenSSL import SSL, crypto
+
+from jobs_proto.errors import JobsError
+
+AnyPath = str | PathLike[str]
+
+
+def server_context(cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Context:
+    """Make the supervisor's side: clients must show a certificate of `ca`.
+
+    Args:
+        cert: PEM file: our certificate, then any intermediate ones.
+        key: PEM file: its private key, not encrypted.
+        ca: PEM file: the certificates that clients' are verified against.
+
+    Raises:
+        JobsError: `failed_precondition`; the sentence names the file.
+    """
+    return _context(SSL.TLS_SERVER_METHOD, cert, key, ca)
+
+
+def client_context(cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Context:
+    """Make the client's side; as `server_context`. The server's name is `TLSStream`'s to check."""
+    return _context(SSL.TLS_CLIENT_METHOD, cert, key, ca)
+
+
+def _context(method: int, cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Context:
+    context = SSL.Context(method)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET)
+    # An idle connection gives its two record buffers back: 34 kB for each waiting follower.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _keep_verdict)
+    _load_identity(context, cert, key)
+    _load_ca(context, ca)
+    return context
+
+
+def _keep_verdict(
+    connection: SSL.Connection, _cert: crypto.X509, verdict: int, _depth: int, ok: int
+) -> bool:
+    """Leave the reason where `TLSStream` finds it: OpenSSL's error only says that there was one."""
+    if not ok:
+        connection.set_app_data(verdict)
+    return bool(ok)
+
+
+def _load_identity(context: SSL.Context, cert: AnyPath, key: AnyPath) -> None:
+    _read(cert, "certificate")
+    try:
+        context.use_certificate_chain_file(fspath(cert))
+    except SSL.Error:
+        raise _fault(cert, "it holds no certificate in PEM form") from None
+    if b"ENCRYPTED" in _read(key, "private key"):
+        # OpenSSL would ask on the terminal, and a daemon would stand still there.
+        raise _fault(key, "the key is encrypted; write it without a passphrase, readable by you")
+    try:
+        context.use_privatekey_file(fspath(key))
+    except SSL.Error as error:
+        if "mismatch" in str(error):
+            raise _fault(key, f"this is not the key of the certificate {fspath(cert)}") from None
+        raise _fault(key, "it holds no private key in PEM form") from None
+
+
+def _load_ca(context: SSL.Context, ca: AnyPath) -> None:
+    _read(ca, "CA certificate")
+    try:
+        context.load_verify_locations(fspath(ca))
+    except SSL.Error:
+        raise _fault(ca, "it holds no CA certificate in PEM form") from None
+
+
+def _read(path: AnyPath, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise JobsError(
+            "failed_precondition", f"cannot read the {what} {fspath(path)}: {error.strerror}"
+        ) from None
+
+
+def _fault(path: AnyPath, why: str) -> JobsError:
+    return JobsError("failed_precondition", f"{fspath(path)}: {why}")
