@@ -9,6 +9,8 @@ import os
 import select
 import time
 
+from jobs_shim import syscalls
+
 KILL_DEADLINE_S = 30.0
 """How long the kernel may take to end killed processes; one in uninterruptible sleep can outlast it."""
 
@@ -20,15 +22,40 @@ class Cgroup:
         track: the directory in the v2 tree; None where the host gives none.
     """
 
-    __slots__ = ("track",)
+    __slots__ = ("fd", "track")
 
     def __init__(self, track: str | None) -> None:
         self.track = track
+        self.fd = -1
 
     def create(self) -> None:
-        """Make the directories; one left over from nobody is taken as it is."""
+        """Make the directory, and open it: the leader's mount namespace may not show its path."""
         if self.track is not None:
             os.makedirs(self.track, exist_ok=True)
+            self.fd = os.open(self.track, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def fork(self) -> tuple[int, bool]:
+        """Fork; gives the pid (0 in the child), and whether the child was born in the cgroup.
+
+        Where that is refused, by a seccomp filter without clone3(2) for example, it has to
+        `attach`; what else is wrong comes out there.
+        """
+        if self.track is None:
+            return os.fork(), True
+        try:
+            return syscalls.clone_into(self.fd), True
+        except OSError:
+            return os.fork(), False
+
+    def attach(self) -> None:
+        """Move this process into the cgroup: cgroups(7), `cgroup.procs`."""
+        try:
+            fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            os.write(fd, b"0")
+            os.close(fd)
+        except OSError as error:
+            error.filename = self.track
+            raise
 
     def kill(self) -> bool:
         """Send SIGKILL to every process at once; False if there is no cgroup to do it by."""

@@ -18,6 +18,7 @@ import _socket as socket
 
 from jobs_proto.files import decode, encode
 from jobs_shim import syscalls
+from jobs_shim.cgroup import Cgroup
 from jobs_shim.steps import StepError, execute
 
 # On the start channel, leader or init → shim; its end without FAILED means: the leader executes.
@@ -35,6 +36,7 @@ def run(
     start: socket.socket,
     stdio: tuple[int, int, int],
     *,
+    cgroup: Cgroup,
     own_pids: bool,
 ) -> None:
     """Be init until the leader has ended; the caller then exits the process.
@@ -44,6 +46,7 @@ def run(
         channel: to the shim, for the job's life.
         start: to the shim, until the leader executes.
         stdio: the leader's standard input, output and error.
+        cgroup: where the leader is to be born.
         own_pids: this process is pid 1 of a pid namespace.
     """
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
@@ -60,9 +63,9 @@ def run(
         _report(start, error)
         return
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    leader = os.fork()
+    leader, inside = cgroup.fork()
     if leader == 0:
-        _lead(plan["leader"], start, stdio)
+        _lead(plan["leader"], start, stdio, None if inside else cgroup)
     start.close()
     for fd in stdio:
         os.close(fd)
@@ -81,7 +84,12 @@ def _report(start: socket.socket, error: StepError) -> None:
     start.send(encode([FAILED, error.step, error.errno, error.path]))
 
 
-def _lead(steps: list[list[object]], start: socket.socket, stdio: tuple[int, int, int]) -> None:
+def _lead(
+    steps: list[list[object]],
+    start: socket.socket,
+    stdio: tuple[int, int, int],
+    attach: Cgroup | None,
+) -> None:
     """Become the job's command; never returns."""
     try:
         signal.set_wakeup_fd(-1)
@@ -90,11 +98,20 @@ def _lead(steps: list[list[object]], start: socket.socket, stdio: tuple[int, int
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         start.send(encode([LEADER]))  # the shim learns our pid from the packet's credentials
+        if attach is not None:
+            _attach(attach)
         execute(steps)
     except StepError as error:
         _report(start, error)
     finally:
         os._exit(127)
+
+
+def _attach(cgroup: Cgroup) -> None:
+    try:
+        cgroup.attach()
+    except OSError as error:
+        raise StepError("attach", error) from None
 
 
 def _serve(channel: socket.socket, wake: int, leader: int) -> int | None:

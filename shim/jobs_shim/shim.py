@@ -165,15 +165,15 @@ class Shim:
     ) -> None:
         """Drop what is the shim's and be init; never returns."""
         try:
-            keep = {channel.fileno(), start.fileno(), *stdio}
+            keep = {channel.fileno(), start.fileno(), self.cgroup.fd, *stdio}
             first = 3
-            for fd in sorted(keep):
+            for fd in sorted(keep - {-1}):
                 if fd > first:
                     syscalls.close_range(first, fd - 1)
                 first = fd + 1
             syscalls.close_range(first, 0xFFFF_FFFF)
             plan = {"init": self.plan["init"], "leader": self.plan["leader"]}
-            init.run(plan, channel, start, stdio, own_pids=self.own_pids)  # type: ignore[arg-type]
+            init.run(plan, channel, start, stdio, cgroup=self.cgroup, own_pids=self.own_pids)  # type: ignore[arg-type]
             os._exit(0)
         finally:
             os._exit(EX_SOFTWARE)
