@@ -47,13 +47,16 @@ def decode(data: bytes) -> object:
     Raises:
         ValueError: these bytes are no whole record (a file cut short by a crash, for example).
     """
-    return msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False)  # type: ignore[no-any-return]
+    return msgpack.unpackb(data, unicode_errors="surrogateescape", strict_map_key=False)
 
 
 def boot_id() -> str:
     """Give the kernel's id of this boot (random(4)): pids and start times hold only within one."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64).decode().strip()
+    finally:
+        os.close(fd)
 
 
 def start_time(pid: int) -> int:

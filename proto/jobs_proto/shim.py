@@ -4,8 +4,8 @@ One MessagePack array `[kind, body]` in each packet of a SOCK_SEQPACKET unix soc
 Whoever meets an unknown kind, or an unknown key, passes over it: a supervisor works with shims of
 its own protocol version and the previous one, because after an upgrade they are still running.
 
-    supervisor → fork server   launch   {dir}            with two descriptors: the shim's end of a
-                                                          socket pair, and a memfd that holds the plan
+    supervisor → fork server   launch   {dir}            with two descriptors: the shim's end of
+                                                          a socket pair, and a memfd with the plan
     fork server → supervisor   hello    {protocol, pid, modes, why}
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
                                refused  {why}            it did not launch: somebody else has
@@ -50,7 +50,7 @@ def unpack(packet: bytes) -> tuple[str, Body]:
         ValueError: it is none of this protocol.
     """
     message = decode(packet)
-    if isinstance(message, list) and len(message) == 2:  # noqa: PLR2004  # [kind, body]
+    if isinstance(message, list) and len(message) == 2:
         kind, body = message
         if isinstance(kind, str) and isinstance(body, dict):
             return kind, body

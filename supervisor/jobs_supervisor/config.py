@@ -1,7 +1,7 @@
 """The supervisor's settings: one class, read from TOML, every fault named at start.
 
-    [server]      who may connect, and how much of it
-    [jobs]        what a job gets by default, and how many there may be
+[server]      who may connect, and how much of it
+[jobs]        what a job gets by default, and how many there may be
 """
 
 import tomllib

@@ -1,4 +1,4 @@
-"""`--dev`: everything in one folder, made where it is missing: CA, certificates, settings, contexts.
+"""`--dev`: everything in one folder, made where missing: CA, certificates, settings, contexts.
 
 Nothing in here is another way to run: it writes the files that an operator would write, and the
 supervisor then starts from `supervisor.toml` as it always does. A second start finds them, and so
@@ -13,7 +13,11 @@ from jobs_rpc.config import Settings as Context
 from jobs_rpc.config import write_contexts
 from jobs_supervisor.config import DEFAULT_PORT, Settings, load
 
-CLIENTS = {"dev": ("admin", "admin"), "dev-alice": ("alice", "operator"), "dev-viewer": ("viewer", "viewer")}
+CLIENTS = {
+    "dev": ("admin", "admin"),
+    "dev-alice": ("alice", "operator"),
+    "dev-viewer": ("viewer", "viewer"),
+}
 """Contexts: for each, the identity and its role."""
 
 _SETTINGS = """\

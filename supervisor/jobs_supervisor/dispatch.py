@@ -101,7 +101,7 @@ class Dispatcher:
         method = METHODS.get(name)
         if method is None:
             raise _no_such_method(name)
-        params = structure(raw, method.params, f"params of {name}")
+        params: Any = structure(raw, method.params, f"params of {name}")
         target = self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
         self._require(identity, name, params, job)
@@ -141,7 +141,8 @@ class Dispatcher:
         if len(found) > 1:
             both = " and ".join(live.job.short_id for live in found)
             raise JobsError(
-                "invalid_argument", f"{text!r} names more than one job ({both}, …): give more of the id"
+                "invalid_argument",
+                f"{text!r} names more than one job ({both}, …): give more of the id",
             )
         return found[0]
 

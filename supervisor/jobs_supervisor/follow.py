@@ -56,7 +56,9 @@ async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) 
     if params.stream is not None and params.stream != name:
         return
     if piece.gap:
-        await sink.notify("gap", {"from": piece.start, "to": piece.end, "reason": "no space to keep it"})
+        await sink.notify(
+            "gap", {"from": piece.start, "to": piece.end, "reason": "no space to keep it"}
+        )
         return
     data = await reader.data(piece)
     if data:

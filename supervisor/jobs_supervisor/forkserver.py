@@ -46,7 +46,9 @@ class ForkServer:
                 await self._serve(task_status)
             except (OSError, ValueError, trio.TooSlowError) as error:
                 if not self.mode:
-                    raise JobsError("internal", f"the fork server does not start: {error}") from error
+                    raise JobsError(
+                        "internal", f"the fork server does not start: {error}"
+                    ) from error
                 log.exception("the fork server failed")
             task_status = trio.TASK_STATUS_IGNORED
             log.warning("the fork server ended; starting another", pid=self.pid)
@@ -93,8 +95,7 @@ class ForkServer:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
         try:
-            with open(memory, "wb", closefd=False) as file:
-                file.write(plan)
+            _write_all(memory, plan)
             os.lseek(memory, 0, os.SEEK_SET)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
             packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
@@ -106,6 +107,12 @@ class ForkServer:
             its.close()
             os.close(memory)
         return trio.socket.from_stdlib_socket(ours)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _ints(*values: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What each method does, once it was allowed. `follow` is not here: it has a connection to itself."""
+"""What each method does, once it was allowed. Of `follow`, only the response: see `follow`."""
 
 from importlib.metadata import version
 

@@ -43,7 +43,7 @@ def own_cgroup(mounts: str, membership: str) -> Path | None:
 
 
 def make_cgroup_base(name: str) -> tuple[Path | None, str | None]:
-    """Make the directory for jobs' cgroups below our own; give it, or the reason why there is none."""
+    """Make the directory for jobs' cgroups below our own; give it, or why there is none."""
     own = own_cgroup(
         Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
     )
@@ -78,7 +78,7 @@ def survey(mode: str, why: str, name: str) -> Host:
         )
     elif mode == NONE:
         missing.append(
-            "no namespaces: jobs see the host's processes and mounts, and a job whose shim and init "
-            f"are both killed by force may leave processes ({why})"
+            "no namespaces: jobs see the host's processes and mounts, and a job whose shim and "
+            f"init are both killed by force may leave processes ({why})"
         )
     return Host(mode=mode, cgroups=base, missing=tuple(missing))

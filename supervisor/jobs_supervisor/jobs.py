@@ -136,7 +136,11 @@ class Jobs:
         return live.job
 
     async def _take_up(
-        self, live: LiveJob, written: trio.Event, key: tuple[str, str], launch: bool
+        self,
+        live: LiveJob,
+        written: trio.Event,
+        key: tuple[str, str],
+        launch: bool,  # noqa: FBT001  # trio's start_soon takes no keywords
     ) -> None:
         await written.wait()
         del self._requests[key]
@@ -226,6 +230,8 @@ class Jobs:
                     await self._bury(live, directory)
             except (OSError, ValueError) as error:
                 log.warning("cannot decide on a job yet", job=live.job.id, why=str(error))
+            except Exception:  # one job's trouble must not end the supervisor of all the others
+                log.exception("a job's task failed; it is judged again", job=live.job.id)
             if not live.exited:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
@@ -247,8 +253,8 @@ class Jobs:
                 live.job.id,
                 self._host,
                 self._settings,
-                live.record.cgroup,
-                self._boot,
+                cgroup=live.record.cgroup,
+                boot=self._boot,
             )
         except JobsError as error:  # the user was removed while the job was waiting, for example
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)

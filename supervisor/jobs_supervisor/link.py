@@ -1,6 +1,7 @@
 """The connection to one shim: packets of `jobs_proto.shim` over a unix socket, under trio."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -35,10 +36,8 @@ class ShimLink:
 
     async def send(self, kind: str, body: protocol.Body) -> None:
         """Tell the shim; if it has gone, `receive` will say so."""
-        try:
+        with suppress(OSError):
             await self._socket.send(protocol.pack(kind, body))
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Let go; the shim goes on."""

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,17 +63,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog="SIGTERM drains and ends it; jobs go on, and the next start finds them again.",
     )
     parser.add_argument(
-        "--config", type=Path, default=Path(DEFAULT_PATH), metavar="FILE", help=f"settings ({DEFAULT_PATH})"
+        "--config",
+        type=Path,
+        default=Path(DEFAULT_PATH),
+        metavar="FILE",
+        help=f"settings ({DEFAULT_PATH})",
     )
     parser.add_argument(
-        "--dev", action="store_true", help="make a CA, certificates and settings in --dir, and serve 127.0.0.1"
+        "--dev",
+        action="store_true",
+        help="make a CA, certificates and settings in --dir, and serve 127.0.0.1",
     )
     parser.add_argument(
         "--dir", type=Path, default=Path(".jobs-dev"), help="with --dev: the folder (./.jobs-dev)"
     )
-    parser.add_argument(
-        "--ready-file", type=Path, metavar="FILE", help="write FILE when serving"
-    )
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write FILE when serving")
     parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
     return parser
 
@@ -192,10 +197,8 @@ def _cgroup_name(state_dir: Path) -> str:
 
 
 def _remove_if_empty(cgroup: Path) -> None:
-    try:
+    with suppress(OSError):  # jobs may have theirs in it
         cgroup.rmdir()
-    except OSError:
-        pass  # jobs have theirs in it
 
 
 def _raise_file_limit() -> None:

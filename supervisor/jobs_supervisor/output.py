@@ -104,7 +104,7 @@ class OutputReader:
         return Piece(start, self.offset, STDOUT, os.fstat(self._file).st_mtime_ns, gap=False)
 
     async def data(self, piece: Piece) -> bytes | bytearray:
-        """Read a piece's bytes; fewer than it has, if the file was cut short by a crash of the host."""
+        """Read a piece's bytes; fewer than it has, if a crash of the host cut the file short."""
         size = piece.end - piece.start
         buffer = bytearray(size)
         try:

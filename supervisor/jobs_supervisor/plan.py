@@ -91,7 +91,7 @@ def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str
 
 
 def make_plan(
-    spec: Spec, job_id: str, host: Host, settings: JobSettings, cgroup: str | None, boot: str
+    spec: Spec, job_id: str, host: Host, settings: JobSettings, *, cgroup: str | None, boot: str
 ) -> dict[str, object]:
     """Make the plan of one job: the map that `jobs_shim.shim.Shim` takes.
 
@@ -108,9 +108,7 @@ def make_plan(
         "grace_s": settings.grace_s,
         "shim": _shim_steps(host),
         "init": _init_steps(host, job_id),
-        "leader": _leader_steps(
-            spec, user, host, cgroup, environment(spec, user, job_id, settings.path)
-        ),
+        "leader": _leader_steps(spec, user, host, environment(spec, user, job_id, settings.path)),
     }
 
 
@@ -139,14 +137,10 @@ def _init_steps(host: Host, job_id: str) -> list[Step]:
     ]
 
 
-def _leader_steps(
-    spec: Spec, user: User, host: Host, cgroup: str | None, env: dict[str, str]
-) -> list[Step]:
+def _leader_steps(spec: Spec, user: User, host: Host, env: dict[str, str]) -> list[Step]:
     steps: list[Step] = []
-    if cgroup is not None:
-        steps.append(["attach", cgroup])
     if host.mode == ROOT:
-        # After attaching: the namespace's root is then the job's own cgroup, cgroup_namespaces(7).
+        # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
         steps.append(["unshare", CLONE_NEWCGROUP])
     hard = min(NOFILE[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     steps.append(["rlimit", resource.RLIMIT_NOFILE, min(NOFILE[0], hard), hard])

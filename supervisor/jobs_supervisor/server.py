@@ -118,9 +118,11 @@ class Server:
             client.identity = identify(self._manager, describe(stream.peer_certificate))
         except (JobsError, CertsError) as error:
             if error.__cause__ is not None:
-                log.error("a plugin failed to identify a client", exc_info=error.__cause__)
-            message = error if isinstance(error, JobsError) else JobsError(
-                "permission_denied", f"your certificate cannot be used: {error}"
+                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
+            message = (
+                error
+                if isinstance(error, JobsError)
+                else JobsError("permission_denied", f"your certificate cannot be used: {error}")
             )
             await client.last_words(message)
             return

@@ -117,7 +117,7 @@ class Store:
         await self.post(record).wait()
 
     def post(self, record: Record) -> trio.Event:
-        """Have a record written; the event is set when it is on the disk. Posts keep their order."""
+        """Have a record written, in order; the event is set when it is on the disk."""
         write = _Write(record)
         self._pending.append(write)
         self._wake.set()
