@@ -15,7 +15,10 @@ import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_shim import probe, shim, syscalls
+from jobs_shim import probe, shim, syscalls, warm
+from jobs_shim.steps import IGNORED
+
+_FDS = struct.Struct("=2i")
 
 
 def main() -> None:
@@ -29,60 +32,67 @@ def main() -> None:
     os.dup2(null, 0)
     os.close(null)
     syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
-    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # its supervisor ends it; shims end with their job
+    settle_signals()
     mode, why = probe.best_mode()
-    supervisor.send(
-        protocol.pack(
-            protocol.HELLO,
-            {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why},
-        )
-    )
+    warm.up()
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
-    gc.collect()
-    gc.disable()
-    gc.freeze()
+    hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
+    supervisor.send(protocol.pack(protocol.HELLO, hello))
+    warm.freeze()
     serve(supervisor)
+
+
+def settle_signals() -> None:
+    """Have every signal at its default, whatever we were started with, but what must not end us."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)  # its supervisor ends it; shims end with their job
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def serve(supervisor: socket.socket) -> None:
     """Fork a shim for each packet that asks for one."""
-    room = socket.CMSG_SPACE(2 * 4)
+    room = socket.CMSG_SPACE(_FDS.size)
+    flags = socket.MSG_CMSG_CLOEXEC
     while True:
-        packet, ancillary, _flags, _address = supervisor.recvmsg(protocol.MAX_PACKET, room)
+        packet, ancillary, _flags, _address = supervisor.recvmsg(protocol.MAX_PACKET, room, flags)
         if not packet:
             return
-        _kind, body = protocol.unpack(packet)
-        fds = struct.unpack("=2i", ancillary[0][2])
-        try:
-            pid = os.fork()
-        except OSError as error:
-            connection = socket.socket(fileno=fds[0])
-            connection.send(protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"}))
-            connection.close()
-            os.close(fds[1])
-            continue
-        if pid == 0:
-            supervisor.close()
-            be_shim(str(body["dir"]), *fds)
-        for fd in fds:
-            os.close(fd)
+        connection, plan = _FDS.unpack(ancillary[0][2])
+        launch(supervisor, packet, connection, plan)
+        os.close(connection)
+        os.close(plan)
 
 
-def be_shim(directory: str, connection: int, plan: int) -> None:
+def launch(supervisor: socket.socket, packet: bytes, connection: int, plan: int) -> None:
+    """Fork the shim of one job."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"}))
+        return
+    if pid == 0:
+        os.close(supervisor.detach())
+        be_shim(packet, connection, plan)
+
+
+def be_shim(packet: bytes, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
+    directory = "/"
     try:
         os.setsid()
         os.chdir("/")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for target in (1, 2):
-            os.dup2(0, target)
+        os.dup2(0, 1)
+        os.dup2(0, 2)
         syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-        steps = files.decode(os.read(plan, os.fstat(plan).st_size))
+        directory = str(protocol.unpack(packet)[1]["dir"])
+        decoded = files.decode(os.pread(plan, os.fstat(plan).st_size, 0))
         os.close(plan)
-        job = shim.Shim(directory, steps, socket.socket(fileno=connection))  # type: ignore[arg-type]
-        job.run()
+        shim.Shim(directory, decoded, connection).run()  # type: ignore[arg-type]
     except BaseException:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 

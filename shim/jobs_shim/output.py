@@ -1,11 +1,10 @@
 """The job's output, from its pipes into one file and its index, by splice(2).
 
 An offset counts bytes since the job's start across both streams and never changes. What cannot be
-written (a full disk) still moves the offset: the file gets a hole there and the index a GAP chunk,
-so that a reader is told, and the job is neither blocked nor killed.
+written (a full disk, a broken one) still moves the offset: the file gets a hole there and the index
+a GAP chunk, so that a reader is told, and the job is neither blocked nor killed.
 """
 
-import errno
 import os
 import time
 
@@ -13,7 +12,7 @@ from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
 _NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_MAX_PENDING = 4096 * CHUNK.size
 
 
 class Output:
@@ -37,7 +36,7 @@ class Output:
     )
 
     def __init__(self, directory: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
         self._file = os.open(f"{directory}/{OUTPUT}", flags, 0o600)
         self._index = os.open(f"{directory}/{INDEX}", flags | os.O_APPEND, 0o600)
@@ -63,9 +62,7 @@ class Output:
             count = os.splice(pipe, self._file, PORTION, flags=_NONBLOCK)
         except BlockingIOError:
             return -1
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
+        except OSError:
             kind |= GAP
             count = self._drop(pipe)
         if count > 0:
@@ -91,7 +88,8 @@ class Output:
         else:
             self.stderr += count
         chunk = CHUNK.pack(self.total, self.now_ns(), kind, 0)
-        if len(self._pending) >= CHUNK.size and kind == self._pending_kind:
+        mergeable = kind == self._pending_kind or len(self._pending) > _MAX_PENDING
+        if mergeable and len(self._pending) >= CHUNK.size:
             self._pending[-CHUNK.size :] = chunk
         else:
             self._pending += chunk
@@ -102,9 +100,8 @@ class Output:
         """Append what is pending; on a full disk it stays pending, and adjacent chunks merge."""
         try:
             del self._pending[: os.write(self._index, self._pending)]
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
+        except OSError:
+            pass
 
     def drain(self, pipes: dict[int, int]) -> None:
         """Take all that is left in the pipes (descriptor → stream), now that nobody writes."""
@@ -115,8 +112,13 @@ class Output:
     def sync(self) -> None:
         """Put what was written on the disk, so that the exit record's totals are true after a crash."""
         if self.total:
-            os.fdatasync(self._file)
-            os.fdatasync(self._index)
+            if self._pending:
+                self._write_index()
+            try:
+                os.fdatasync(self._file)
+                os.fdatasync(self._index)
+            except OSError:
+                pass  # the disk is broken; that the job has ended is true all the same
 
     def counts(self) -> dict[str, int]:
         """Give the counts as they stand in the exit record."""

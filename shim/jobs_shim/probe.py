@@ -25,6 +25,8 @@ def _try(mode: str) -> str | None:
             _set_up(mode)
         except StepError as error:
             os.write(write, f"{error.step}: {os.strerror(error.errno)}".encode())
+        except OSError as error:
+            os.write(write, str(error).encode())
         finally:
             os._exit(0)
     os.close(write)
@@ -54,7 +56,7 @@ def _set_up(mode: str) -> None:
     _pid, status = os.waitpid(inner, 0)
     if status:
         errno = os.waitstatus_to_exitcode(status)
-        raise StepError("mount /proc", OSError(errno, os.strerror(errno)))
+        raise StepError("mount /proc", errno, None)
 
 
 def best_mode() -> tuple[str, str]:

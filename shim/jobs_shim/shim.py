@@ -4,8 +4,8 @@ Theory. Everything that must work while no supervisor runs is here: taking the o
 TERM → grace → KILL, the proof of death, the exit record. The order of what it leaves on the disk is
 what makes a launch happen at most once and an end be known exactly:
 
-    lock taken → identity written → init forked → … → cgroup empty → exit record renamed into place
-    → supervisors told → process ends, lock released
+    lock taken → identity written → init told to go → … → cgroup empty → exit record renamed into
+    place → supervisors told → process ends, lock released
 
 A supervisor that meets any prefix of this knows what it means (`jobs_supervisor.recover`).
 
@@ -26,10 +26,13 @@ from jobs_proto import shim as protocol
 from jobs_shim import init, syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.output import Output
+from jobs_shim.steps import StepError, execute
+from jobs_shim.whole import WholeFile
 
 PIPE_SIZE = 256 * 1024
 EX_SOFTWARE = 70  # sysexits.h
 _UCRED_SIZE = 12  # pid, uid, gid; unix(7)
+_LONGEST_WAIT_S = 86400.0  # poll(2) cannot wait longer than 24 days; to wake once a day is nothing
 
 
 class LaunchRefusedError(Exception):
@@ -42,21 +45,49 @@ class Shim:
     Args:
         directory: the job's directory, absolute.
         plan: what the supervisor wants (`jobs_supervisor.plan`).
-        supervisor: the connection that came with the launch.
+        supervisor: the connection that came with the launch, a descriptor.
     """
 
-    def __init__(
-        self, directory: str, plan: dict[str, object], supervisor: socket.socket
-    ) -> None:
+    __slots__ = (
+        "cgroup",
+        "channel",
+        "deadline",
+        "directory",
+        "ended",
+        "exit",
+        "failed",
+        "handlers",
+        "init",
+        "init_fd",
+        "kill_at",
+        "killed",
+        "killed_by",
+        "leader",
+        "listener",
+        "lock",
+        "output",
+        "own_pids",
+        "pipes",
+        "plan",
+        "poll",
+        "rusage",
+        "start",
+        "started_ns",
+        "status",
+        "timed_out",
+        "watches",
+    )
+
+    def __init__(self, directory: str, plan: dict[str, object], supervisor: int) -> None:
         self.directory = directory
         self.plan = plan
-        self.job = str(plan["job"])
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
         self.own_pids = bool(plan["own_pids"])
         self.poll = select.poll()
         self.handlers: dict[int, object] = {}
-        self.watches: dict[socket.socket, int | None] = {}
-        self.pipes: dict[int, int] = {}
+        self.watches: dict[int, int | None] = {}  # supervisor → the total that it has seen
+        self.pipes: dict[int, int] = {}  # descriptor → stream
+        self.init: int | None = None  # its pid
         self.leader: int | None = None  # its pid on the host
         self.status: int | None = None  # its wait status
         self.rusage: resource.struct_rusage | None = None
@@ -74,35 +105,80 @@ class Shim:
 
     def run(self) -> None:
         """Launch the job, see it to its end and leave the exit record."""
+        self.fork_init()
         try:
             self.claim()
-        except LaunchRefusedError as error:
+        except (LaunchRefusedError, OSError) as error:
             self.tell_all(protocol.REFUSED, {"why": str(error)})
-            return
-        self.output = Output(self.directory)
+            return  # init, which waits for GO, ends with us
         self.launch()
         while not self.ended:
+            self.check_times()
             for fd, events in self.poll.poll(self.wait_ms()):
                 handler = self.handlers.get(fd)
                 if handler is not None:  # closed by a handler before it in this round
                     handler(fd, events)  # type: ignore[operator]
-            self.check_times()
         self.finish()
+
+    def fork_init(self) -> None:
+        """Fork init into the namespaces that only a fork enters; it waits until it is told GO."""
+        self.channel, init_channel = socket_pair()
+        start, init_start = socket_pair()
+        self.start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
+        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.start.setblocking(False)
+        os.set_blocking(self.channel, False)
+        out_r, out_w = make_pipe()
+        err_r, err_w = make_pipe()
+        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        try:
+            execute(self.plan["shim"])
+            pid = os.fork()
+        except StepError as error:
+            self.failed = [error.step, error.errno, error.path]
+        except OSError as error:
+            self.failed = ["fork", error.errno, None]
+        else:
+            if pid == 0:
+                self.be_init(init_channel, init_start, out_w, err_w)
+            self.init = pid
+        for fd in (init_channel, init_start, out_w, err_w):
+            os.close(fd)
+
+    def be_init(self, channel: int, start: int, out: int, err: int) -> None:
+        """Drop what is the shim's and be init; never returns."""
+        try:
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            for fd in (out, err, self.channel, self.start.fileno(), *self.pipes, *self.watches):
+                os.close(fd)
+            track, own_pids = self.cgroup.track, self.own_pids
+            init.run(self.plan, channel, start, track=track, own_pids=own_pids)
+            os._exit(0)
+        finally:
+            os._exit(EX_SOFTWARE)
 
     def claim(self) -> None:
         """Take the lock and write the identity: from here on the job counts as launched.
 
+        What a shim that died before it had written the identity left here is overwritten.
+
         Raises:
             LaunchRefusedError: another shim has, or had, this job.
+            OSError: its directory cannot be used.
         """
-        lock = os.open(f"{self.directory}/{files.LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self.lock = os.open(f"{self.directory}/{files.LOCK}", flags, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LaunchRefusedError("another shim holds this job") from None
-        self.lock = lock
-        if os.path.exists(f"{self.directory}/{files.IDENTITY}"):
+        if os.access(f"{self.directory}/{files.IDENTITY}", os.F_OK):
             raise LaunchRefusedError("this job was launched before")
+        self.output = Output(self.directory)
+        self.exit = WholeFile(self.directory, files.EXIT)
+        self.listen()
+        identity = WholeFile(self.directory, files.IDENTITY)
         pid = os.getpid()
         record = {
             "boot": self.plan["boot"],
@@ -110,73 +186,46 @@ class Shim:
             "start": files.start_time(pid),
             "protocol": protocol.PROTOCOL,
         }
-        write_whole(self.directory, files.IDENTITY, files.encode(record), sync=False)
-
-    def launch(self) -> None:
-        """Make the cgroup, the socket, the pipes and init."""
-        self.listen()
-        try:
-            self.cgroup.create()
-            self.fork_init()
-        except OSError as error:
-            self.failed = ["launch", error.errno or 0, error.filename]
-            self.ended = True
+        identity.write(files.encode(record), sync=False)
 
     def listen(self) -> None:
         """Make `shim.sock`, where a supervisor that comes back connects."""
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.setblocking(False)
+        os.fchmod(self.listener.fileno(), 0o600)  # bind(2) gives the file what the socket has
         # A path to a socket is at most 107 bytes long, unix(7); a directory's descriptor is short.
         directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
-        self.listener.bind(f"/proc/self/fd/{directory}/{files.SOCKET}")
+        path = f"/proc/self/fd/{directory}/{files.SOCKET}"
+        try:
+            self.listener.bind(path)
+        except FileExistsError:
+            os.unlink(path)
+            self.listener.bind(path)
         os.close(directory)
         self.listener.listen(16)
         self.on(self.listener.fileno(), self.accept)
 
-    def fork_init(self) -> None:
-        """Fork init into the namespaces that only a fork enters; the rest it enters itself."""
-        self.channel, init_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.start, init_start = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        out_r, out_w = make_pipe()
-        err_r, err_w = make_pipe()
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        before = self.plan["shim"]
-        init.execute(before)  # type: ignore[arg-type]
-        pid = os.fork()
-        if pid == 0:
-            self.be_init(init_channel, init_start, (null, out_w, err_w))
-        for fd in (out_w, err_w, null):
-            os.close(fd)
-        init_channel.close()
-        init_start.close()
+    def launch(self) -> None:
+        """Make the cgroup and let init go."""
+        if self.init is None:
+            self.ended = True
+            return
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside
-        self.init = pid
-        self.init_fd = os.pidfd_open(pid)
-        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        if not self.own_pids:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        self.init_fd = os.pidfd_open(self.init)
         for pipe in self.pipes:
             self.on(pipe, self.take)
         self.on(self.start.fileno(), self.starting)
-        self.on(self.channel.fileno(), self.hear_init)
+        self.on(self.channel, self.hear_init)
         self.on(self.init_fd, self.init_ended)
-
-    def be_init(
-        self, channel: socket.socket, start: socket.socket, stdio: tuple[int, int, int]
-    ) -> None:
-        """Drop what is the shim's and be init; never returns."""
         try:
-            keep = {channel.fileno(), start.fileno(), self.cgroup.fd, *stdio}
-            first = 3
-            for fd in sorted(keep - {-1}):
-                if fd > first:
-                    syscalls.close_range(first, fd - 1)
-                first = fd + 1
-            syscalls.close_range(first, 0xFFFF_FFFF)
-            plan = {"init": self.plan["init"], "leader": self.plan["leader"]}
-            init.run(plan, channel, start, stdio, cgroup=self.cgroup, own_pids=self.own_pids)  # type: ignore[arg-type]
-            os._exit(0)
-        finally:
-            os._exit(EX_SOFTWARE)
+            self.cgroup.create()
+            os.write(self.channel, init.GO)
+        except OSError as error:
+            self.failed = ["cgroup", error.errno, error.filename]
+            self.off(self.channel)
+            os.close(self.channel)  # init ends
 
     # -- events ------------------------------------------------------------------------------
 
@@ -199,48 +248,44 @@ class Shim:
     def starting(self, fd: int, _events: int) -> None:
         """The start channel: who the leader is, what failed, or its end: the leader executes."""
         room = socket.CMSG_SPACE(_UCRED_SIZE)
-        packet, ancillary, _flags, _address = self.start.recvmsg(4096, room)
-        if packet:
-            kind, *rest = files.decode(packet)  # type: ignore[misc]
-            if kind == init.LEADER:
-                self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
-            else:
-                self.failed = rest
-            return
-        self.off(fd)
-        self.start.close()
-        if self.leader is not None and self.failed is None:
-            self.started_ns = self.output.now_ns()
-            timeout_s = self.plan["timeout_s"]
-            if timeout_s is not None:
-                self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
-            self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
+        packet, ancillary, _flags, _address = self.start.recvmsg(8192, room)
+        if packet == init.LEADER:
+            self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
+        elif packet:
+            self.failed = files.decode(packet)  # type: ignore[assignment]
+        else:
+            self.off(fd)
+            self.start.close()
+            if self.leader is not None and self.failed is None and not self.killed:
+                self.started()
+
+    def started(self) -> None:
+        """The leader executes."""
+        self.started_ns = self.output.now_ns()
+        timeout_s = self.plan["timeout_s"]
+        if timeout_s is not None:
+            self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
+        self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
 
     def hear_init(self, fd: int, _events: int) -> None:
         """init's channel: the leader's wait status."""
-        packet = self.channel.recv(4096)
-        if not packet:
+        word = os.read(fd, 16)
+        if word:
+            self.status = int(word)
+        else:
             self.off(fd)
-            return
-        _kind, self.status = files.decode(packet)  # type: ignore[misc]
 
     def init_ended(self, fd: int, _events: int) -> None:
         """init is gone, and in a pid namespace all of the job with it."""
         self.off(fd)
-        if self.channel.fileno() in self.handlers:
-            self.channel.setblocking(False)
-            try:
-                self.hear_init(self.channel.fileno(), 0)  # its last word may still be on the way
-            except BlockingIOError:
-                pass
-        if self.start.fileno() in self.handlers:
-            self.start.setblocking(False)
-            try:
-                while self.start.fileno() in self.handlers:
-                    self.starting(self.start.fileno(), 0)
-            except BlockingIOError:
-                pass
-        _pid, status, self.rusage = os.wait4(self.init, 0)
+        try:  # its last words are there by now, whatever poll has told us of
+            while self.channel in self.handlers:
+                self.hear_init(self.channel, 0)
+            while self.start.fileno() in self.handlers:
+                self.starting(self.start.fileno(), 0)
+        except BlockingIOError:
+            pass  # it was killed, in no namespace, and the leader has them open
+        _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[type-var]
         if self.status is None and self.failed is None:
             self.judge_init(status)
         self.ended = True
@@ -256,19 +301,20 @@ class Shim:
 
     def wait_ms(self) -> float | None:
         """Give poll's timeout: until the deadline or the end of the grace period."""
-        times = [t for t in (self.deadline, self.kill_at) if t is not None]
-        if not times:
+        at = self.deadline
+        if self.kill_at is not None and (at is None or self.kill_at < at):
+            at = self.kill_at
+        if at is None:
             return None
-        return max(0.0, min(times) - time.monotonic()) * 1000 + 1
+        return min(max(at - time.monotonic(), 0.0), _LONGEST_WAIT_S) * 1000 + 1
 
     def check_times(self) -> None:
         """Do what a deadline or the end of a grace period asks for."""
-        now = time.monotonic()
-        if self.deadline is not None and now >= self.deadline:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
             self.deadline = None
             self.timed_out = True
             self.begin_kill(signal.SIGTERM, self.plan["grace_s"])  # type: ignore[arg-type]
-        if self.kill_at is not None and now >= self.kill_at:
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.kill_at = None
             self.kill_everything()
 
@@ -276,44 +322,46 @@ class Shim:
 
     def begin_kill(self, number: int, grace_s: float) -> None:
         """Signal now, SIGKILL to everything after the grace period; a second one can only hurry."""
-        at = time.monotonic() + grace_s
+        at = time.monotonic() + (grace_s if self.started_ns is not None else 0)
         self.kill_at = at if self.kill_at is None else min(at, self.kill_at)
         self.signal(number)
 
     def signal(self, number: int) -> None:
         """Deliver a signal to the leader's process group, if the leader executes."""
-        if self.started_ns is None or self.ended:
-            self.kill_at = time.monotonic() if self.kill_at is not None else None
-            return
+        if self.started_ns is not None:
+            self.tell_init(init.SIGNAL + bytes((number,)))
+
+    def tell_init(self, message: bytes) -> None:
+        """Put a message into init's channel and wake it; if it has gone, all is said and done."""
         try:
-            self.channel.send(files.encode([init.SIGNAL, number]))
+            os.write(self.channel, message)
+            signal.pidfd_send_signal(self.init_fd, init.WAKE)
         except OSError:
-            pass  # init is going; there is nothing left to signal
+            pass
 
     def kill_everything(self) -> None:
         """SIGKILL to every process of the job, at once."""
         self.killed = True
-        if self.cgroup.kill() and self.started_ns is not None:
+        if self.started_ns is not None and self.cgroup.kill():
             return  # the leader is in the cgroup; init reports its end
         if self.own_pids:
             signal.pidfd_send_signal(self.init_fd, signal.SIGKILL)
         else:
-            self.channel.send(files.encode([init.KILL]))
+            self.tell_init(init.KILL)
 
     def finish(self) -> None:
         """The job is over: prove it, take the rest of its output, write it down, tell."""
         self.cgroup.kill()
+        if not self.own_pids:
+            init.end_descendants()  # what an init that was itself killed has left to us
         empty = self.cgroup.wait_empty()
         self.output.drain(self.pipes)
         if empty:
             self.cgroup.remove()
         self.output.sync()
         record = self.record()
-        write_whole(self.directory, files.EXIT, files.encode(record), sync=True)
-        try:
-            os.unlink(f"{self.directory}/{files.SOCKET}")
-        except FileNotFoundError:
-            pass
+        self.exit.write(files.encode(record), sync=True)
+        os.unlink(f"{self.directory}/{files.SOCKET}")
         self.tell_all(protocol.EXITED, record)
 
     def record(self) -> dict[str, object]:
@@ -349,15 +397,17 @@ class Shim:
 
     def accept(self, _fd: int, _events: int) -> None:
         """A supervisor came back."""
-        fd, _address = self.listener._accept()  # noqa: SLF001  # the C socket's name for accept(2)
-        connection = socket.socket(fileno=fd)
-        self.add_supervisor(connection)
+        try:
+            fd, _address = self.listener._accept()  # noqa: SLF001  # the C name for accept(2)
+        except OSError:
+            return  # it went away again
+        self.add_supervisor(fd)
         self.tell(
-            connection,
+            fd,
             protocol.HELLO,
             {
                 "protocol": protocol.PROTOCOL,
-                "job": self.job,
+                "job": self.plan["job"],
                 "pid": os.getpid(),
                 "leader": self.leader,
                 "started_ns": self.started_ns,
@@ -365,55 +415,72 @@ class Shim:
             },
         )
 
-    def add_supervisor(self, connection: socket.socket) -> None:
+    def add_supervisor(self, fd: int) -> None:
         """Hear one supervisor's wishes."""
-        connection.setblocking(False)
-        self.watches[connection] = None
-        self.on(connection.fileno(), lambda _fd, _events: self.hear(connection))
+        os.set_blocking(fd, False)
+        self.watches[fd] = None
+        self.on(fd, self.hear)
 
-    def drop(self, connection: socket.socket) -> None:
+    def drop(self, fd: int) -> None:
         """Forget a supervisor that is gone or does not read."""
-        if self.watches.pop(connection, -1) != -1:
-            self.off(connection.fileno())
-            connection.close()
+        self.off(fd)
+        del self.watches[fd]
+        os.close(fd)
 
-    def tell(self, connection: socket.socket, kind: str, body: dict[str, object]) -> None:
+    def tell(self, fd: int, kind: str, body: dict[str, object]) -> None:
         """Send a packet; never wait."""
         try:
-            connection.send(protocol.pack(kind, body))
+            os.write(fd, protocol.pack(kind, body))
         except OSError:
-            self.drop(connection)
+            self.drop(fd)
 
     def tell_all(self, kind: str, body: dict[str, object]) -> None:
         """Send every supervisor a packet."""
-        for connection in list(self.watches):
-            self.tell(connection, kind, body)
+        for fd in tuple(self.watches):
+            self.tell(fd, kind, body)
 
     def tell_grown(self) -> None:
         """Tell each supervisor that waits for more output than it has seen, once."""
         total = self.output.total
-        for connection, offset in list(self.watches.items()):
-            if offset is not None and total > offset:
-                self.watches[connection] = None
-                self.tell(connection, protocol.GREW, {"total": total})
+        for fd, seen in tuple(self.watches.items()):
+            if seen is not None and total > seen:
+                self.watches[fd] = None
+                self.tell(fd, protocol.GREW, {"total": total})
 
-    def hear(self, connection: socket.socket) -> None:
+    def hear(self, fd: int, _events: int) -> None:
         """One packet of a supervisor; one that is no packet of ours ends its connection."""
         try:
-            packet = connection.recv(protocol.MAX_PACKET)
-            kind, body = protocol.unpack(packet)
-        except (OSError, ValueError):
-            self.drop(connection)
-            return
+            packet = os.read(fd, protocol.MAX_PACKET)
+            self.obey(fd, *protocol.unpack(packet))
+        except BlockingIOError:
+            pass  # the descriptor is new; what there was to read was the last one's of its number
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
+            self.drop(fd)
+
+    def obey(self, fd: int, kind: str, body: protocol.Body) -> None:
+        """Do what a supervisor asks for.
+
+        Raises:
+            ValueError, LookupError, TypeError, OverflowError: it is none of this protocol.
+        """
         if kind == protocol.WATCH:
-            self.watches[connection] = int(body["offset"])  # type: ignore[call-overload]
+            self.watches[fd] = int(body["offset"])  # type: ignore[call-overload]
             self.tell_grown()
         elif kind == protocol.KILL:
+            number, grace_s, by = body["signal"], body["grace_s"], str(body["by"])
+            if not (0 < number < signal.NSIG and grace_s >= 0):  # type: ignore[operator]
+                raise ValueError("no such signal or grace period")
             if self.killed_by is None:
-                self.killed_by = str(body["by"])
-            self.begin_kill(int(body["signal"]), float(body["grace_s"]))  # type: ignore[call-overload,arg-type]
+                self.killed_by = by
+            self.begin_kill(number, grace_s)  # type: ignore[arg-type]
         elif kind == protocol.SIGNAL:
             self.signal(int(body["signal"]))  # type: ignore[call-overload]
+
+
+def socket_pair() -> tuple[int, int]:
+    """Make two connected sockets that keep packets whole."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return one.detach(), other.detach()
 
 
 def make_pipe() -> tuple[int, int]:
@@ -422,25 +489,6 @@ def make_pipe() -> tuple[int, int]:
     os.set_blocking(read, False)
     try:
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except PermissionError:
+    except OSError:
         pass  # over the user's pipe-user-pages-soft, pipe(7): a smaller pipe is only slower
     return read, write
-
-
-def write_whole(directory: str, name: str, data: bytes, *, sync: bool) -> None:
-    """Write a file so that under its name it is there whole, or not at all."""
-    path = f"{directory}/{name}"
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data)
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)
-    if sync:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -9,10 +9,6 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 _held = ctypes.PyDLL(None, use_errno=True)  # the same, without letting go of the interpreter
 
-_CLONE3 = 435  # its number is the same on every architecture
-_CLONE_INTO_CGROUP = 0x2_0000_0000
-_SIGCHLD = 17  # x86-64 and arm64
-
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -37,6 +33,27 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+_CLONE3 = ctypes.c_long(435)  # its number is the same on every architecture
+_CLONE_INTO_CGROUP = 0x2_0000_0000
+_SIGCHLD = 17  # x86-64 and arm64
+_ZERO = ctypes.c_ulong(0)
+
+
+class _CloneArguments(ctypes.Structure):
+    """struct clone_args, clone3(2): eleven numbers, most of which are 0 for us."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64 * 3),
+        ("exit_signal", ctypes.c_uint64),
+        ("unused_either", ctypes.c_uint64 * 5),
+        ("cgroup", ctypes.c_uint64),
+    )
+
+
+_CLONE = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
+_CLONE_SIZE = ctypes.c_size_t(ctypes.sizeof(_CLONE))
+
 
 def _check(result: int, path: str | None = None) -> None:
     if result == -1:
@@ -60,8 +77,7 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(option, argument, zero, zero, zero))
+    _check(_libc.prctl(option, argument, _ZERO, _ZERO, _ZERO))
 
 
 def sethostname(name: str) -> None:
@@ -86,13 +102,9 @@ def clone_into(cgroup: int) -> int:
     Args:
         cgroup: a descriptor of the directory of a cgroup v2.
     """
-    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args, version 2
-    arguments[0] = _CLONE_INTO_CGROUP
-    arguments[4] = _SIGCHLD
-    arguments[10] = cgroup
-    size = ctypes.c_size_t(ctypes.sizeof(arguments))
+    _CLONE.cgroup = cgroup
     ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_held.syscall(_CLONE3, arguments, size))
+    pid = int(_held.syscall(_CLONE3, ctypes.byref(_CLONE), _CLONE_SIZE))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     else:
