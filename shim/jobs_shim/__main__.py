@@ -13,6 +13,8 @@ import _signal as signal  # see jobs_shim
 import _socket as socket
 import sys
 
+import ctypes, fcntl, select, resource, time, msgpack
+from jobs_shim import dense
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import probe, shim, syscalls, warm
@@ -34,6 +36,7 @@ def main() -> None:
     syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
     settle_signals()
     mode, why = probe.best_mode()
+    if "LAY" in os.environ: dense.lay_out()
     warm.up()
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves

@@ -6,8 +6,17 @@ Each raises OSError with the kernel's errno, and the path it was about where the
 import ctypes
 import os
 
+# Each function is looked up now: looking one up in a fork would write to pages that it shares.
 _libc = ctypes.CDLL(None, use_errno=True)
-_held = ctypes.PyDLL(None, use_errno=True)  # the same, without letting go of the interpreter
+_unshare = _libc.unshare
+_mount = _libc.mount
+_prctl = _libc.prctl
+_sethostname = _libc.sethostname
+_close_range = _libc.close_range
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall  # without letting go of the interpreter
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
+_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -52,6 +61,7 @@ class _CloneArguments(ctypes.Structure):
 
 
 _CLONE = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
+_CLONE_POINTER = ctypes.byref(_CLONE)
 _CLONE_SIZE = ctypes.c_size_t(ctypes.sizeof(_CLONE))
 
 
@@ -65,30 +75,30 @@ def _check(result: int, path: str | None = None) -> None:
 
 def unshare(flags: int) -> None:
     """unshare(2): leave the namespaces of `flags` (CLONE_NEW…) for new ones."""
-    _check(_libc.unshare(flags))
+    _check(_unshare(flags))
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     """mount(2); `target` is the path in the error."""
     arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(fstype))
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
+    _check(_mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
 
 
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    _check(_libc.prctl(option, argument, _ZERO, _ZERO, _ZERO))
+    _check(_prctl(option, argument, _ZERO, _ZERO, _ZERO))
 
 
 def sethostname(name: str) -> None:
     """sethostname(2), within this UTS namespace."""
     raw = os.fsencode(name)
-    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))))
+    _check(_sethostname(raw, ctypes.c_size_t(len(raw))))
 
 
 def close_range(first: int, last: int) -> None:
     """close_range(2): close every descriptor from `first` to `last`, both included."""
-    _check(_libc.close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
+    _check(_close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
 
 
 def clone_into(cgroup: int) -> int:
@@ -103,11 +113,11 @@ def clone_into(cgroup: int) -> int:
         cgroup: a descriptor of the directory of a cgroup v2.
     """
     _CLONE.cgroup = cgroup
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_held.syscall(_CLONE3, ctypes.byref(_CLONE), _CLONE_SIZE))
+    _before_fork()
+    pid = int(_syscall(_CLONE3, _CLONE_POINTER, _CLONE_SIZE))
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_fork_child()
     else:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        _after_fork_parent()
     _check(pid)
     return pid
