@@ -4,20 +4,20 @@
 
 Standard input is its SOCK_SEQPACKET connection to the supervisor; it ends when that ends. The
 shims do not: they are re-parented, and go on. One thread, so that fork(2) is safe.
+
+Between two forks it does as little as it can: a page that it writes to is no longer shared with
+the shims that are there already.
 """
 
-import gc
 import os
 import struct
 import _signal as signal  # see jobs_shim
 import _socket as socket
 import sys
 
-import ctypes, fcntl, select, resource, time, msgpack
-from jobs_shim import dense
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_shim import probe, shim, syscalls, warm
+from jobs_shim import dense, probe, shim, syscalls, warm  # dense is the first: see there
 from jobs_shim.steps import IGNORED
 
 _FDS = struct.Struct("=2i")
@@ -30,23 +30,29 @@ def main() -> None:
         supervisor.getpeername()
     except OSError:
         sys.exit("jobs-shim: started by jobs-supervisor, never by hand; see jobs-supervisor --help")
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
-    syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
-    settle_signals()
+    _settle_descriptors(supervisor)
+    _settle_signals()
     mode, why = probe.best_mode()
-    if "LAY" in os.environ: dense.lay_out()
     warm.up()
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
     hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
     supervisor.send(protocol.pack(protocol.HELLO, hello))
-    warm.freeze()
+    del hello, mode, why
     serve(supervisor)
+    os._exit(0)  # there is nothing to tidy up
 
 
-def settle_signals() -> None:
+def _settle_descriptors(supervisor: socket.socket) -> None:
+    """Have standard input empty, and nothing open that the supervisor has left open."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    syscalls.close_range(3, supervisor.fileno() - 1) if supervisor.fileno() > 3 else None
+    syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
+
+
+def _settle_signals() -> None:
     """Have every signal at its default, whatever we were started with, but what must not end us."""
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
@@ -57,29 +63,30 @@ def settle_signals() -> None:
 
 
 def serve(supervisor: socket.socket) -> None:
-    """Fork a shim for each packet that asks for one."""
-    room = socket.CMSG_SPACE(_FDS.size)
-    flags = socket.MSG_CMSG_CLOEXEC
+    """Fork a shim for each packet that asks for one.
+
+    What the loop uses is looked up before it: a lookup writes to more pages than a local name.
+    """
+    packet = bytearray(protocol.MAX_PACKET)
+    room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
+    receive, unpack, fork, close = supervisor.recvmsg_into, _FDS.unpack, os.fork, os.close
+    warm.freeze()
     while True:
-        packet, ancillary, _flags, _address = supervisor.recvmsg(protocol.MAX_PACKET, room, flags)
-        if not packet:
+        size, ancillary, _flags, _address = receive((packet,), room, flags)
+        if size == 0:
             return
-        connection, plan = _FDS.unpack(ancillary[0][2])
-        launch(supervisor, packet, connection, plan)
-        os.close(connection)
-        os.close(plan)
-
-
-def launch(supervisor: socket.socket, packet: bytes, connection: int, plan: int) -> None:
-    """Fork the shim of one job."""
-    try:
-        pid = os.fork()
-    except OSError as error:
-        os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"}))
-        return
-    if pid == 0:
-        os.close(supervisor.detach())
-        be_shim(packet, connection, plan)
+        connection, plan = unpack(ancillary[0][2])
+        try:
+            pid = fork()
+        except OSError as error:
+            refusal = protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"})
+            os.write(connection, refusal)
+            pid = -1
+        if pid == 0:
+            close(supervisor.detach())
+            be_shim(bytes(memoryview(packet)[:size]), connection, plan)
+        close(connection)
+        close(plan)
 
 
 def be_shim(packet: bytes, connection: int, plan: int) -> None:
@@ -92,10 +99,11 @@ def be_shim(packet: bytes, connection: int, plan: int) -> None:
         os.dup2(0, 1)
         os.dup2(0, 2)
         syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-        directory = str(protocol.unpack(packet)[1]["dir"])
-        decoded = files.decode(os.pread(plan, os.fstat(plan).st_size, 0))
+        _kind, body = protocol.unpack(packet)
+        directory = str(body["dir"])
+        steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
         os.close(plan)
-        shim.Shim(directory, decoded, connection).run()  # type: ignore[arg-type]
+        shim.Shim(directory, steps, connection).run()  # type: ignore[arg-type]
     except BaseException:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 

@@ -1,4 +1,4 @@
-"""The job's cgroup, as the shim needs it: made, born into, killed, proved empty, removed.
+"""The job's cgroup, as the shim needs it: made, killed, proved empty, removed.
 
 The supervisor knows the host's hierarchies and writes directories and values into the plan; here
 is only what must work without a supervisor. `track` is a cgroup v2 directory, on a hybrid host too:
@@ -8,8 +8,6 @@ its `cgroup.kill` and `cgroup.events` are what ends a job and proves it (cgroup-
 import os
 import select
 import time
-
-from jobs_shim import syscalls
 
 KILL_DEADLINE_S = 30.0
 """How long the kernel may take to end killed processes; one in uninterruptible sleep can outlast it."""
@@ -84,17 +82,3 @@ def _wait_unpopulated(events: int, deadline_s: float) -> bool:
             return False
         poll.poll(left * 1000)
     return True
-
-
-def fork_into(cgroup: int | None) -> tuple[int, bool]:
-    """Fork; gives the pid (0 in the child), and whether the child was born in the cgroup.
-
-    Where that is refused, by a seccomp filter without clone3(2) for example, it has to `attach`;
-    what else is wrong comes out there.
-    """
-    if cgroup is None:
-        return os.fork(), True
-    try:
-        return syscalls.clone_into(cgroup), True
-    except OSError:
-        return os.fork(), False

@@ -1,43 +1,49 @@
-import os
-_filling = []
-_POOL = 16384  # obmalloc.c
-_POOL_HEADER = 48
+"""Fills the holes in the heap, so that what comes after lies together; imported before the rest.
+
+Theory. obmalloc gives a new object the first free block of its size, wherever the death of another
+has left one: objects that are made together, and later used together, end up on as many pages as
+there are holes. To use an object is to count a reference, which is to write; and in a forked
+process the first write to a page makes a copy of it. So before the modules of the shim are
+imported, and again before the first fork, each size's holes are filled with objects that nobody
+will ever touch. What comes then comes from fresh pools, one after the other. Locks are there for
+the small blocks of malloc(3), from which Python takes new ones for every forked process.
+
+`tests/bench/README.md` has the figures.
+"""
+
+import _thread
+
+# The modules of others that the shim uses; here, so that theirs and ours do not mix.
+import ctypes  # noqa: F401
+import fcntl  # noqa: F401
+import resource  # noqa: F401
+import select  # noqa: F401
+import time  # noqa: F401
+
+import msgpack  # noqa: F401
+
+_POOL, _POOL_HEADER = 16384, 48  # Objects/obmalloc.c
+_SMALL, _LARGEST, _STEP = 48, 512, 16  # a bytes object has 33 bytes more than it holds
+_ENOUGH = 5000  # on an interpreter with other pools: no more than that of any size
+_LOCKS = 1000
+
+_fillers: list[object] = []
 
 
 def fill_holes() -> None:
-    """Use up what is free."""
-    for size in range(48, 513, 16):
-        for _ in range(2000):
+    """Use up what is free in the pools that are in use."""
+    _fillers.extend(_thread.allocate_lock() for _ in range(_LOCKS))
+    for size in range(_SMALL, _LARGEST + 1, _STEP):
+        for _ in range(_ENOUGH):
             filler = bytes(size - 33)
             if id(filler) % _POOL == _POOL_HEADER:
-                break
-            _filling.append(filler)
-    if "LOCKS" in os.environ:
-        import _thread
-        for _ in range(1000): _filling.append(_thread.allocate_lock())
+                break  # the first block of a fresh pool: there are no more holes
+            _fillers.append(filler)
+    for number in range(1 << 40, (1 << 40) + _ENOUGH):
+        filler = number + 1  # an int of 32 bytes, a size that no bytes object has
+        if id(filler) % _POOL == _POOL_HEADER:
+            break
+        _fillers.append(filler)
 
-if 'EARLY' in os.environ: fill_holes()
 
-
-def lay_out():
-    import sys
-    from types import FunctionType
-    codes = []
-    for name, module in list(sys.modules.items()):
-        if name.startswith("jobs_") or name == "__main__":
-            for value in list(vars(module).values()):
-                if isinstance(value, type) and value.__module__.startswith("jobs_"):
-                    found = list(vars(value).values())
-                else:
-                    found = [value]
-                for f in found:
-                    f = getattr(f, "__func__", f)
-                    if isinstance(f, FunctionType) and f.__module__ == name:
-                        codes.append(f)
-    fill_holes()
-    if "BIG" in os.environ:
-        for size in range(560, 4096, 48):
-            for _ in range(20):
-                _filling.append(bytes(size - 33))
-    for f in codes:
-        f.__code__ = f.__code__.replace()
+fill_holes()

@@ -23,7 +23,7 @@ import os
 import _signal as signal  # see jobs_shim
 
 from jobs_proto.files import encode
-from jobs_shim import cgroup, syscalls
+from jobs_shim import syscalls
 from jobs_shim.steps import StepError, execute
 
 # On the start channel, leader or init → shim; its end without a failure: the leader executes.
@@ -36,6 +36,7 @@ KILL = b"k"  # end every process, init included
 
 WAKE = signal.SIGUSR1
 _AWAITED = frozenset((signal.SIGCHLD, WAKE))
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def run(
@@ -79,13 +80,21 @@ def report(start: int, error: StepError) -> None:
 
 def _start(plan: dict[str, object], start: int, track: str | None) -> int:
     """Execute init's steps and fork the leader; give its pid."""
-    place = None if track is None else _open_directory(track)  # before a mount hides it
+    place, pid, inside = None, None, True
+    if track is not None:
+        try:
+            place = os.open(track, _DIRECTORY)  # before a mount hides it
+        except OSError as error:
+            raise StepError("attach", error.errno or 0, track) from None
     execute(plan["init"])
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
-    try:
-        pid, inside = cgroup.fork_into(place)
-    except OSError as error:
-        raise StepError("fork", error.errno or 0, None) from None
+    if place is not None:
+        try:
+            pid = syscalls.clone_into(place)
+        except OSError:  # a seccomp filter without clone3(2); what else is wrong, attaching will say
+            inside = False
+    if pid is None:
+        pid = _fork()
     if pid == 0:
         _lead(plan["leader"], start, None if inside else place)
     if place is not None:
@@ -93,11 +102,11 @@ def _start(plan: dict[str, object], start: int, track: str | None) -> int:
     return pid
 
 
-def _open_directory(path: str) -> int:
+def _fork() -> int:
     try:
-        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.fork()
     except OSError as error:
-        raise StepError("attach", error.errno or 0, path) from None
+        raise StepError("fork", error.errno or 0, None) from None
 
 
 def _lead(steps: object, start: int, attach_to: int | None) -> None:

@@ -12,6 +12,7 @@ from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
 _NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _MAX_PENDING = 4096 * CHUNK.size
 
 
@@ -36,16 +37,20 @@ class Output:
     )
 
     def __init__(self, directory: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
-        self._file = os.open(f"{directory}/{OUTPUT}", flags, 0o600)
-        self._index = os.open(f"{directory}/{INDEX}", flags | os.O_APPEND, 0o600)
+        self._file = os.open(f"{directory}/{OUTPUT}", _FLAGS, 0o600)
+        self._index = os.open(f"{directory}/{INDEX}", _FLAGS, 0o600)
         self._null = -1
         self._pending = bytearray()
         self._pending_kind = 0
         # A wall clock that never goes back, whatever is done to the host's.
         self._clock = time.time_ns() - time.monotonic_ns()
         self.total = self.stdout = self.stderr = self.lost = 0
+
+    @property
+    def files(self) -> tuple[int, int]:
+        """The descriptors of the two files."""
+        return self._file, self._index
 
     def now_ns(self) -> int:
         """Give the time in ns since the epoch; never less than before."""

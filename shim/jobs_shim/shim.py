@@ -32,6 +32,8 @@ from jobs_shim.whole import WholeFile
 PIPE_SIZE = 256 * 1024
 EX_SOFTWARE = 70  # sysexits.h
 _UCRED_SIZE = 12  # pid, uid, gid; unix(7)
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_PATH_FLAGS = os.O_PATH | os.O_CLOEXEC
 _LONGEST_WAIT_S = 86400.0  # poll(2) cannot wait longer than 24 days; to wake once a day is nothing
 
 
@@ -167,8 +169,7 @@ class Shim:
             LaunchRefusedError: another shim has, or had, this job.
             OSError: its directory cannot be used.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.lock = os.open(f"{self.directory}/{files.LOCK}", flags, 0o600)
+        self.lock = os.open(f"{self.directory}/{files.LOCK}", _LOCK_FLAGS, 0o600)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -194,7 +195,7 @@ class Shim:
         self.listener.setblocking(False)
         os.fchmod(self.listener.fileno(), 0o600)  # bind(2) gives the file what the socket has
         # A path to a socket is at most 107 bytes long, unix(7); a directory's descriptor is short.
-        directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
+        directory = os.open(self.directory, _PATH_FLAGS)
         path = f"/proc/self/fd/{directory}/{files.SOCKET}"
         try:
             self.listener.bind(path)

@@ -1,6 +1,9 @@
 """The system calls that Python 3.11 does not have: one wrapper each, the kernel's own name.
 
 Each raises OSError with the kernel's errno, and the path it was about where there is one.
+
+Numbers are passed as they are: ctypes makes each a C int, and libffi fills a register with it. To
+say c_ulong of each would make an object of each, in processes that pay for every object.
 """
 
 import ctypes
@@ -42,10 +45,9 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
-_CLONE3 = ctypes.c_long(435)  # its number is the same on every architecture
+_CLONE3 = 435  # its number is the same on every architecture
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17  # x86-64 and arm64
-_ZERO = ctypes.c_ulong(0)
 
 
 class _CloneArguments(ctypes.Structure):
@@ -62,7 +64,7 @@ class _CloneArguments(ctypes.Structure):
 
 _CLONE = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
 _CLONE_POINTER = ctypes.byref(_CLONE)
-_CLONE_SIZE = ctypes.c_size_t(ctypes.sizeof(_CLONE))
+_CLONE_SIZE = ctypes.sizeof(_CLONE)
 
 
 def _check(result: int, path: str | None = None) -> None:
@@ -80,20 +82,20 @@ def unshare(flags: int) -> None:
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     """mount(2); `target` is the path in the error."""
-    arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(fstype))
-    _check(_mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
+    where = target.encode("utf-8", "surrogateescape")
+    what = source.encode("utf-8", "surrogateescape")
+    _check(_mount(what, where, fstype.encode(), flags, data.encode()), target)
 
 
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
-    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    _check(_prctl(option, argument, _ZERO, _ZERO, _ZERO))
+    _check(_prctl(option, value, 0, 0, 0))
 
 
 def sethostname(name: str) -> None:
     """sethostname(2), within this UTS namespace."""
-    raw = os.fsencode(name)
-    _check(_sethostname(raw, ctypes.c_size_t(len(raw))))
+    raw = name.encode()
+    _check(_sethostname(raw, len(raw)))
 
 
 def close_range(first: int, last: int) -> None:

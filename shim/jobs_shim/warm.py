@@ -3,9 +3,11 @@
 Theory. A fork shares every page until somebody writes to it; then the kernel copies it, which
 costs 4 kB and some microseconds, and a shim and its init do little else. Much of what Python writes
 when it first runs some code is the same each time: it specializes bytecode in place (PEP 659),
-fills the type cache, versions types, interns strings, binds symbols of libraries. So the fork
-server lives through some throw-away jobs in its own process, shim and init both, before it forks
-the first real one. That is also a test that it can.
+fills the type cache, versions types, interns strings. So the fork server lives through some
+throw-away jobs in its own process, shim and init both, before it forks the first real one.
+
+For the same reason init is forked as soon as there is a shim: of every page that the shim has
+copied before and writes to after, the copy is left to init.
 """
 
 import gc
@@ -16,7 +18,7 @@ from jobs_proto import files
 from jobs_shim import dense, init, shim, syscalls
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
-_LEADER = [["exec", ["/bin/sh", "-c", "echo out; echo err >&2"], {}]]
+_STEPS = [["unshare", 0]]  # which leaves nothing
 _PLAN = {
     "job": "warm-up",
     "boot": "",
@@ -24,52 +26,59 @@ _PLAN = {
     "own_pids": True,
     "timeout_s": None,
     "grace_s": 1.0,
-    "shim": [["unshare", 0]],
-    "init": [["unshare", 0]],
-    "leader": _LEADER,
+    "shim": _STEPS,
+    "init": _STEPS,
+    "leader": [["exec", ["/bin/sh", "-c", "echo out; echo err >&2"], {}]],
 }
 
 
 def up() -> None:
     """Live through throw-away jobs; where there is no room for their files, do without."""
-    directory = f"/tmp/jobs-warm-up-{os.getpid()}"
+    directory = f"{os.environ.get('TMPDIR', '/tmp')}/jobs-warm-up-{os.getpid()}"  # noqa: S108
     try:
-        for _ in range(_TIMES):
-            os.mkdir(directory, 0o700)
-            _be_shim(directory)
-            _be_init()
+        os.mkdir(directory, 0o700)  # fails, if somebody has put something there
+        try:
+            for _ in range(_TIMES):
+                _be_shim(directory)
+                _be_init()
+        finally:
+            _empty(directory)
             os.rmdir(directory)
     except OSError:
         pass
 
 
 def _be_shim(directory: str) -> None:
-    ours, supervisors = shim.socket_pair()
-    plan = files.decode(files.encode(_PLAN))
-    job = shim.Shim(directory, plan, ours)
+    mine, supervisors = shim.socket_pair()
+    job = shim.Shim(directory, dict(_PLAN), mine)
     job.run()
-    for fd in (ours, supervisors, job.channel, job.init_fd, job.lock, job.listener.detach(), *job.pipes):
+    sockets = (mine, supervisors, job.channel, job.listener.detach())
+    for fd in (*sockets, job.init_fd, job.lock, *job.pipes, *job.output.files):
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    for name in os.listdir(directory):
-        os.unlink(f"{directory}/{name}")
+    _empty(directory)
 
 
 def _be_init() -> None:
-    channel, shims = shim.socket_pair()
+    channel, shims_channel = shim.socket_pair()
     start, shims_start = shim.socket_pair()
-    os.write(shims, init.GO)
+    os.write(shims_channel, init.GO)
     init.run({**_PLAN, "leader": []}, channel, start, track=None, own_pids=True)
-    for fd in (channel, shims, shims_start):
+    for fd in (channel, shims_channel, shims_start):
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def _empty(directory: str) -> None:
+    for name in os.listdir(directory):
+        os.unlink(f"{directory}/{name}")
+
+
 def freeze() -> None:
     """Leave the objects that there are alone from now on: a collection would write to each."""
     gc.collect()
-    if "NOFILL" not in os.environ: dense.fill_holes()
+    dense.fill_holes()
     gc.disable()
     gc.freeze()

@@ -2,6 +2,8 @@
 
 import os
 
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
 RESERVED = 8192
 """Bytes kept: no record is larger, but for a path of some thousand characters in its error."""
 
@@ -25,8 +27,7 @@ class WholeFile:
     def __init__(self, directory: str, name: str) -> None:
         self._directory = directory
         self._name = name
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._fd = os.open(f"{directory}/{name}.new", flags, 0o600)
+        self._fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
         os.posix_fallocate(self._fd, 0, RESERVED)
 
     def write(self, data: bytes, *, sync: bool) -> None:
