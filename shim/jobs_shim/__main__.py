@@ -25,12 +25,9 @@ _FDS = struct.Struct("=2i")
 
 def main() -> None:
     """Serve launches until the supervisor goes."""
-    try:
-        supervisor = socket.socket(fileno=os.dup(0))
-        supervisor.getpeername()
-    except OSError:
-        sys.exit("jobs-shim: started by jobs-supervisor, never by hand; see jobs-supervisor --help")
-    _settle_descriptors(supervisor)
+    supervisor = _supervisor()
+    os.setsid()  # what a terminal sends to the supervisor is not for us
+    os.chdir("/")
     _settle_signals()
     mode, why = probe.best_mode()
     warm.up()
@@ -43,13 +40,18 @@ def main() -> None:
     os._exit(0)  # there is nothing to tidy up
 
 
-def _settle_descriptors(supervisor: socket.socket) -> None:
-    """Have standard input empty, and nothing open that the supervisor has left open."""
+def _supervisor() -> socket.socket:
+    """Take the connection from standard input, and close whatever else was left open."""
+    try:
+        connection = socket.socket(fileno=os.dup2(0, 3, inheritable=False))
+        connection.getpeername()
+    except OSError:
+        sys.exit("jobs-shim: started by jobs-supervisor, never by hand; see jobs-supervisor --help")
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
-    os.close(null)
-    syscalls.close_range(3, supervisor.fileno() - 1) if supervisor.fileno() > 3 else None
-    syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
+    os.dup2(null, 1)
+    syscalls.close_range(4, 0xFFFF_FFFF)
+    return connection
 
 
 def _settle_signals() -> None:
@@ -84,31 +86,22 @@ def serve(supervisor: socket.socket) -> None:
             pid = -1
         if pid == 0:
             close(supervisor.detach())
-            be_shim(bytes(memoryview(packet)[:size]), connection, plan)
+            be_shim(packet[:size], connection, plan)
         close(connection)
         close(plan)
 
 
-def be_shim(packet: bytes, connection: int, plan: int) -> None:
+def be_shim(packet: bytearray, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
-    directory = "/"
     try:
-        os.setsid()
-        os.chdir("/")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(0, 1)
-        os.dup2(0, 2)
-        syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-        _kind, body = protocol.unpack(packet)
-        directory = str(body["dir"])
-        steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
-        os.close(plan)
-        shim.Shim(directory, steps, connection).run()  # type: ignore[arg-type]
-    except BaseException:
-        import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
+        job = shim.prepare(packet, connection, plan)
+        try:
+            job.run()
+        except BaseException:
+            import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
-        with open(f"{directory}/{files.SHIM_ERROR}", "a") as file:
-            traceback.print_exc(file=file)
+            with open(f"{job.directory}/{files.SHIM_ERROR}", "a") as file:
+                traceback.print_exc(file=file)
     finally:
         os._exit(0)
 

@@ -40,19 +40,30 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def run(
-    plan: dict[str, object], channel: int, start: int, *, track: str | None, own_pids: bool
+    plan: dict[str, object],
+    ours: tuple[int, int, int, int],
+    shims: tuple[int, ...],
+    *,
+    track: str | None,
+    own_pids: bool,
 ) -> None:
     """Be init until the leader has ended; the caller then exits the process.
 
-    The leader's standard input, output and error are this process's.
-
     Args:
         plan: the steps: `init` for this process, `leader` for the next.
-        channel: socket to the shim, for the job's life.
-        start: socket to the shim, until the leader executes.
+        ours: descriptors: a socket to the shim for the job's life, another until the leader
+            executes, and the job's standard output and error.
+        shims: the shim's descriptors, which are not for us.
         track: the directory of the cgroup that the leader is to be born in.
         own_pids: this process is pid 1 of a pid namespace.
     """
+    channel, start, out, err = ours
+    os.dup2(out, 1)  # the leader takes its standard streams from here
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    for fd in shims:
+        os.close(fd)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
     if os.read(channel, 1) != GO:

@@ -133,6 +133,7 @@ class Shim:
         out_r, out_w = make_pipe()
         err_r, err_w = make_pipe()
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        theirs = (init_channel, init_start, out_w, err_w)
         try:
             execute(self.plan["shim"])
             pid = os.fork()
@@ -142,23 +143,16 @@ class Shim:
             self.failed = ["fork", error.errno, None]
         else:
             if pid == 0:
-                self.be_init(init_channel, init_start, out_w, err_w)
+                shims = (self.channel, self.start.fileno(), *self.pipes, *self.watches)
+                track, own_pids = self.cgroup.track, self.own_pids
+                try:
+                    init.run(self.plan, theirs, shims, track=track, own_pids=own_pids)
+                    os._exit(0)
+                finally:
+                    os._exit(EX_SOFTWARE)
             self.init = pid
-        for fd in (init_channel, init_start, out_w, err_w):
+        for fd in theirs:
             os.close(fd)
-
-    def be_init(self, channel: int, start: int, out: int, err: int) -> None:
-        """Drop what is the shim's and be init; never returns."""
-        try:
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            for fd in (out, err, self.channel, self.start.fileno(), *self.pipes, *self.watches):
-                os.close(fd)
-            track, own_pids = self.cgroup.track, self.own_pids
-            init.run(self.plan, channel, start, track=track, own_pids=own_pids)
-            os._exit(0)
-        finally:
-            os._exit(EX_SOFTWARE)
 
     def claim(self) -> None:
         """Take the lock and write the identity: from here on the job counts as launched.
@@ -476,6 +470,23 @@ class Shim:
             self.begin_kill(number, grace_s)  # type: ignore[arg-type]
         elif kind == protocol.SIGNAL:
             self.signal(int(body["signal"]))  # type: ignore[call-overload]
+
+
+def prepare(packet: bytearray, connection: int, plan: int) -> Shim:
+    """Make of a fork of the fork server the shim that a launch asks for.
+
+    Args:
+        packet: the launch.
+        connection: socket to the supervisor.
+        plan: descriptor of a file that holds the encoded plan.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(0, 2)
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
+    _kind, body = protocol.unpack(packet)
+    steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
+    os.close(plan)
+    return Shim(str(body["dir"]), steps, connection)  # type: ignore[arg-type]
 
 
 def socket_pair() -> tuple[int, int]:

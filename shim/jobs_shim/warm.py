@@ -15,6 +15,7 @@ import os
 import _signal as signal  # see jobs_shim
 
 from jobs_proto import files
+from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
@@ -50,10 +51,14 @@ def up() -> None:
 
 def _be_shim(directory: str) -> None:
     mine, supervisors = shim.socket_pair()
-    job = shim.Shim(directory, dict(_PLAN), mine)
+    stderr, plan = os.dup(2), os.memfd_create("plan")
+    os.write(plan, files.encode(_PLAN))
+    packet = protocol.pack(protocol.LAUNCH, {"dir": directory})
+    job = shim.prepare(bytearray(packet), mine, plan)
     job.run()
+    os.dup2(stderr, 2)
     sockets = (mine, supervisors, job.channel, job.listener.detach())
-    for fd in (*sockets, job.init_fd, job.lock, *job.pipes, *job.output.files):
+    for fd in (stderr, *sockets, job.init_fd, job.lock, *job.pipes, *job.output.files):
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     _empty(directory)
@@ -62,9 +67,12 @@ def _be_shim(directory: str) -> None:
 def _be_init() -> None:
     channel, shims_channel = shim.socket_pair()
     start, shims_start = shim.socket_pair()
+    stderr = os.dup(2)
     os.write(shims_channel, init.GO)
-    init.run({**_PLAN, "leader": []}, channel, start, track=None, own_pids=True)
-    for fd in (channel, shims_channel, shims_start):
+    ours = (channel, start, os.dup(0), os.dup(0))
+    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), track=None, own_pids=True)
+    os.dup2(stderr, 2)
+    for fd in (stderr, channel, shims_channel, shims_start):
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
