@@ -101,7 +101,7 @@ def _start(plan: dict[str, object], start: int, track: str | None) -> int:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
     if place is not None:
         try:
-            pid = syscalls.clone_into(place)
+            pid = syscalls.fork_into(place)
         except OSError:  # a seccomp filter without clone3(2); what else is wrong, attaching will say
             inside = False
     if pid is None:
@@ -115,7 +115,7 @@ def _start(plan: dict[str, object], start: int, track: str | None) -> int:
 
 def _fork() -> int:
     try:
-        return os.fork()
+        return syscalls.fork()
     except OSError as error:
         raise StepError("fork", error.errno or 0, None) from None
 

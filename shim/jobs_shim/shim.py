@@ -136,7 +136,7 @@ class Shim:
         theirs = (init_channel, init_start, out_w, err_w)
         try:
             execute(self.plan["shim"])
-            pid = os.fork()
+            pid = syscalls.fork()
         except StepError as error:
             self.failed = [error.step, error.errno, error.path]
         except OSError as error:
@@ -472,7 +472,7 @@ class Shim:
             self.signal(int(body["signal"]))  # type: ignore[call-overload]
 
 
-def prepare(packet: bytearray, connection: int, plan: int) -> Shim:
+def prepare(packet: bytes, connection: int, plan: int) -> Shim:
     """Make of a fork of the fork server the shim that a launch asks for.
 
     Args:

@@ -54,7 +54,7 @@ def _be_shim(directory: str) -> None:
     stderr, plan = os.dup(2), os.memfd_create("plan")
     os.write(plan, files.encode(_PLAN))
     packet = protocol.pack(protocol.LAUNCH, {"dir": directory})
-    job = shim.prepare(bytearray(packet), mine, plan)
+    job = shim.prepare(packet, mine, plan)
     job.run()
     os.dup2(stderr, 2)
     sockets = (mine, supervisors, job.channel, job.listener.detach())
