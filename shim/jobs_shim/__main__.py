@@ -11,13 +11,12 @@ the shims that are there already.
 
 import os
 import struct
-import _signal as signal  # see jobs_shim
-import _socket as socket
 import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense is the first: see there
+from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense first: see there
+from jobs_shim.lean import signal, socket
 
 _MAX_LAUNCH = 8192  # a launch holds one path
 _FDS = struct.Struct("=2i")

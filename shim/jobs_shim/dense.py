@@ -12,8 +12,6 @@ the small blocks of malloc(3), from which Python takes new ones for every forked
 """
 
 import _thread
-from collections.abc import Iterator
-from types import FunctionType, ModuleType
 
 # The modules of others that the shim uses; here, so that theirs and ours do not mix.
 import ctypes  # noqa: F401
@@ -21,6 +19,8 @@ import fcntl  # noqa: F401
 import resource  # noqa: F401
 import select  # noqa: F401
 import time  # noqa: F401
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 import msgpack  # noqa: F401
 

@@ -20,10 +20,10 @@ ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 """
 
 import os
-import _signal as signal  # see jobs_shim
 
 from jobs_proto.files import encode
 from jobs_shim import syscalls
+from jobs_shim.lean import signal
 from jobs_shim.steps import StepError, execute
 
 # On the start channel, leader or init → shim; its end without a failure: the leader executes.
@@ -102,7 +102,9 @@ def _start(plan: dict[str, object], start: int, track: str | None) -> int:
     if place is not None:
         try:
             pid = syscalls.fork_into(place)
-        except OSError:  # a seccomp filter without clone3(2); what else is wrong, attaching will say
+        except (
+            OSError
+        ):  # a seccomp filter without clone3(2); what else is wrong, attaching will say
             inside = False
     if pid is None:
         pid = _fork()

@@ -1,8 +1,8 @@
 """What this host lets us do, found out by doing it: documentation of kernels is not the kernel.
 
-    root      pid, mount, ipc, uts and cgroup namespaces
-    userns    the same, within a user namespace of one's own: what an ordinary user can have
-    none      no namespaces
+root      pid, mount, ipc, uts and cgroup namespaces
+userns    the same, within a user namespace of one's own: what an ordinary user can have
+none      no namespaces
 """
 
 import os
@@ -61,7 +61,7 @@ def _set_up(mode: str) -> None:
 
 def best_mode() -> tuple[str, str]:
     """Give the best mode that works here, and why a better one does not (empty if it is root)."""
-    reasons = []
+    reasons: list[str] = []
     for mode in ("root", "userns"):
         why = _try(mode)
         if why is None:

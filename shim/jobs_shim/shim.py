@@ -17,14 +17,13 @@ import fcntl
 import os
 import resource
 import select
-import _signal as signal  # see jobs_shim
-import _socket as socket
 import time
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import init, syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal, socket
 from jobs_shim.output import Output
 from jobs_shim.steps import StepError, execute
 from jobs_shim.whole import WholeFile
@@ -263,7 +262,7 @@ class Shim:
         self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
 
     def hear_init(self, fd: int, _events: int) -> None:
-        """init's channel: the leader's wait status."""
+        """Init's channel: the leader's wait status."""
         word = os.read(fd, 16)
         if word:
             self.status = int(word)
@@ -271,7 +270,7 @@ class Shim:
             self.off(fd)
 
     def init_ended(self, fd: int, _events: int) -> None:
-        """init is gone, and in a pid namespace all of the job with it."""
+        """Init is gone, and in a pid namespace all of the job with it."""
         self.off(fd)
         try:  # its last words are there by now, whatever poll has told us of
             while self.channel in self.handlers:
@@ -280,13 +279,13 @@ class Shim:
                 self.starting(self.start.fileno(), 0)
         except BlockingIOError:
             pass  # it was killed, in no namespace, and the leader has them open
-        _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[type-var]
+        _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[arg-type]
         if self.status is None and self.failed is None:
             self.judge_init(status)
         self.ended = True
 
     def judge_init(self, status: int) -> None:
-        """init ended without a word: it was killed, by us or by somebody, or it failed."""
+        """Init ended without a word: it was killed, by us or by somebody, or it failed."""
         if os.WIFSIGNALED(status):
             self.status = status
         elif self.killed:

@@ -11,9 +11,9 @@ module's file may not be there to be read.
 import errno
 import os
 import resource
-import _signal as signal  # see jobs_shim
 
 from jobs_shim import syscalls
+from jobs_shim.lean import signal
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 """What the fork server, a shim and init ignore; a job starts with every signal at its default."""

@@ -75,35 +75,35 @@ def _check(result: int, path: str | None = None) -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): leave the namespaces of `flags` (CLONE_NEW…) for new ones."""
+    """Leave the namespaces of `flags` (CLONE_NEW…) for new ones: unshare(2)."""
     _check(_unshare(flags))
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
-    """mount(2); `target` is the path in the error."""
+    """Mount as mount(2) does; `target` is the path in the error."""
     where = target.encode("utf-8", "surrogateescape")
     what = source.encode("utf-8", "surrogateescape")
     _check(_mount(what, where, fstype.encode(), flags, data.encode()), target)
 
 
 def prctl(option: int, value: int | bytes) -> None:
-    """prctl(2) with one argument."""
+    """Change something of this process by prctl(2), with one argument."""
     _check(_prctl(option, value, 0, 0, 0))
 
 
 def sethostname(name: str) -> None:
-    """sethostname(2), within this UTS namespace."""
+    """Set the name of the host in this UTS namespace: sethostname(2)."""
     raw = name.encode()
     _check(_sethostname(raw, len(raw)))
 
 
 def close_range(first: int, last: int) -> None:
-    """close_range(2): close every descriptor from `first` to `last`, both included."""
+    """Close every descriptor from `first` to `last`, both included: close_range(2)."""
     _check(_close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
 
 
 def fork() -> int:
-    """clone3(2) as a plain fork(2); gives the child's pid, and 0 in the child.
+    """Fork by clone3(2) alone; gives the child's pid, and 0 in the child.
 
     What os.fork and libc do beyond it is to put the locks of other threads in order. There is one
     thread in the processes of this package, and that work would cost each of them 40 kB.
@@ -119,7 +119,7 @@ def fork() -> int:
 
 
 def fork_into(cgroup: int) -> int:
-    """clone3(2) as a `fork` whose child is born in a cgroup.
+    """Fork as `fork` does, the child being born in a cgroup: CLONE_INTO_CGROUP, clone3(2).
 
     Moving a process by `cgroup.procs` stops every fork and exit of the host for an RCU grace
     period, some 5 ms; being born somewhere costs nothing.

@@ -12,11 +12,11 @@ copied before and writes to after, the copy is left to init.
 
 import gc
 import os
-import _signal as signal  # see jobs_shim
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
+from jobs_shim.lean import signal
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
 _STEPS = [["unshare", 0]]  # which leaves nothing
