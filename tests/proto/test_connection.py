@@ -180,7 +180,8 @@ def test_whatever_comes_is_messages_or_one_final_error(pieces):
     [
         5, None, {}, [], [0], [0, 1, "x"], [0, 1, "x", {}, 1], [0, 1, b"x", {}], [0, 1, "x", []],
         [0, "1", "x", {}], [0, 1.0, "x", {}], [False, 1, "x", {}], [0.0, 1, "x", {}],
-        [3, 1, "x", {}], [1, 5, None], [True, "x", {}], [2, "x"], [2, 1, {}], [2, "x", None], [2.0, "x", {}],
+        [3, 1, "x", {}], [1, 5, None], [True, "x", {}], [2, "x"], [2, 1, {}],
+        [2, "x", None], [2.0, "x", {}],
     ],
 )  # fmt: skip
 def test_what_is_no_message_is_refused(value):
