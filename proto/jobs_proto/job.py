@@ -80,7 +80,7 @@ def signal_number(name: str) -> int:
         ValueError: there is no such signal on Linux.
     """
     text = name.upper().removeprefix("SIG")
-    if text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
         return int(text)
     try:
         return signal.Signals[f"SIG{text}"].value
