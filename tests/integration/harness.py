@@ -22,7 +22,7 @@ from jobs_proto import files
 from jobs_proto.errors import JobsError  # noqa: F401  tests take it from here
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Client, End, Gap
-from jobs_supervisor.host import own_cgroup
+from jobs_supervisor.cgroups import own_places
 
 START_S = 60.0
 """How long a supervisor may take from exec to serving, on a busy machine."""
@@ -75,6 +75,7 @@ class Supervisor:
         self.log = directory / "supervisor.log"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # a command that starts it, in another namespace perhaps
         self._clients: list[subprocess.Popen[bytes]] = []
         self._write_settings(server or {}, jobs or {})
 
@@ -113,7 +114,7 @@ class Supervisor:
         """Start the process, and wait for nothing."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [SCRIPTS / "jobs-supervisor", "--dev", "--dir", self.directory],
+                [*self.prefix, SCRIPTS / "jobs-supervisor", "--dev", "--dir", self.directory],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -213,9 +214,9 @@ class Supervisor:
 
     def cgroup(self) -> Path | None:
         """Give the cgroup below which its jobs' are; None where the host gives none."""
-        own = own_cgroup(
+        own = own_places(
             Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
-        )
+        ).get("")
         digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()
         return None if own is None else own / f"jobs-{digest[:12]}"
 
