@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from jobs_cli.app import make_app, verb_names
+from jobs_proto.job import Limits
 from jobs_proto.phases import diagram
 from jobs_supervisor.config import JobSettings, ServerSettings, Settings
 
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("certs", "cli", "contrib", "plugins", "proto", "shim", "supervisor", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
 SECTIONS = {"": Settings, "server": ServerSettings, "jobs": JobSettings}
+NESTED = {"server", "jobs", "default_limits", "max_limits"}
+"""Settings that are tables themselves."""
 
 
 def section_of(text, heading):
@@ -37,9 +40,9 @@ def documented_settings():
     text = section_of((ROOT / "supervisor/README.md").read_text(), "Settings")
     found, section = {}, ""
     for line in text.splitlines():
-        if heading := re.match(r"`\[(\w+)\]`", line):
+        if heading := re.match(r"`\[([\w.]+)\]`", line):
             section = heading[1]
-        elif row := re.match(r"\| `(\w+)` \| `(.+?)` \|", line):
+        elif (row := re.match(r"\| `(\w+)` \| `(.+?)` \|", line)) and section in SECTIONS:
             found[section, row[1]] = row[2]
     return found
 
@@ -58,14 +61,31 @@ def test_every_setting_is_documented_with_its_default_and_no_other():
         (section, field.name): in_toml(field.default)
         for section, cls in SECTIONS.items()
         for field in attrs.fields(cls)
-        if not attrs.has(type(field.default))
+        if field.name not in NESTED
     }
     assert documented_settings() == settings
 
 
+def test_every_limit_is_documented_with_its_default():
+    text = section_of((ROOT / "supervisor/README.md").read_text(), "Settings")
+    rows = text.split("`[jobs.max_limits]`")[1].splitlines()
+    rows = [row for row in rows if row.startswith("| `")]
+    told = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert told.keys() == {field.name for field in attrs.fields(Limits)}
+    given = attrs.asdict(JobSettings().default_limits)
+    assert f"`{given['pids']}`" in told["pids"]
+    assert [name for name in given if given[name] is not None] == ["pids", "enforcement"]
+    assert JobSettings().max_limits == Limits()
+
+
 def test_the_sections_are_all_there_are():
-    nested = {field.name for field in attrs.fields(Settings) if attrs.has(type(field.default))}
-    assert nested == SECTIONS.keys() - {""}
+    nested = {
+        field.name
+        for cls in SECTIONS.values()
+        for field in attrs.fields(cls)
+        if attrs.has(field.type)
+    }
+    assert nested == NESTED
 
 
 def test_every_verb_is_in_the_readme_and_every_verb_there_exists():
