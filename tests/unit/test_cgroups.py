@@ -10,6 +10,7 @@ from jobs_supervisor.cgroups import Tree, disk_of, own_places
 from jobs_supervisor.limits import grant
 
 UNIFIED_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+CONTAINERS_MOUNT = UNIFIED_MOUNT.replace(" / ", " /docker/1 ", 1)
 HYBRID_MOUNTS = (
     "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
     "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
@@ -66,7 +67,7 @@ def hybrid():
             {"": "/sys/fs/cgroup/x"},
         ),
         # What is mounted is not above us: nothing of it is ours.
-        (UNIFIED_MOUNT.replace(" / ", " /docker/1 ", 1), "0::/docker/2\n", {}),
+        (CONTAINERS_MOUNT, "0::/docker/2\n", {}),
         ("", "0::/\n", {}),
     ],
 )
@@ -180,7 +181,8 @@ def test_limits_that_this_host_cannot_have(limits, why):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"cpus": 0}, {"cpus": -1}, {"cpus": float("nan")}, {"memory_bytes": 0}, {"memory_bytes": -5},
+        {"cpus": 0}, {"cpus": -1}, {"cpus": float("nan")}, {"memory_bytes": 0},
+        {"memory_bytes": -5},
         {"swap_bytes": -1}, {"pids": 0}, {"pids": -3}, {"io_read_bps": 0}, {"io_write_iops": -1},
         {"nofile": 0}, {"cpuset": ""}, {"cpuset": "2-1"}, {"cpuset": "a"}, {"cpuset": "1,,2"},
         {"cpuset": "²"}, {"enforcement": "sometimes"},

@@ -49,6 +49,11 @@ def documented_settings():
 
 def in_toml(value):
     """A default as one would write it in TOML."""
+    if isinstance(value, attrs.Factory):
+        made = value.factory()
+        told = attrs.asdict(made, filter=lambda field, each: each != field.default)
+        inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
+        return f"{{{inner}}}"
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
 
 
