@@ -288,6 +288,7 @@ class Job:
     name: str | None = None
     owner: str
     labels: dict[str, str] = field(factory=dict)
+    priority: int = 0
     phase: Phase = Phase.QUEUED
     outcome: Outcome | None = None
     spec: Spec

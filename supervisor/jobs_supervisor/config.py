@@ -2,6 +2,7 @@
 
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
+[retention]   how long finished jobs are kept
 """
 
 import tomllib
@@ -62,6 +63,7 @@ class JobSettings:
 
     Attributes:
         max_running: jobs that run at once; more wait in the queue.
+        max_running_per_owner: of one owner at once; more of its jobs wait, and others pass them.
         max_queued: jobs that may wait; more are refused with `resource_exhausted`.
         default_user: the Unix user of a job that names none; without root rights jobs run as the
             supervisor's own user, whatever stands here.
@@ -74,6 +76,7 @@ class JobSettings:
     """
 
     max_running: int = field(default=1000, validator=_positive)
+    max_running_per_owner: int = field(default=1000, validator=_positive)
     max_queued: int = field(default=10_000, validator=_positive)
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
@@ -81,6 +84,21 @@ class JobSettings:
     default_limits: Limits = field(factory=partial(Limits, pids=4096))
     max_limits: Limits = field(factory=Limits)
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@frozen(kw_only=True)
+class RetentionSettings:
+    """How long finished jobs are kept, with their output; each limit holds by itself.
+
+    Attributes:
+        keep_s: seconds after their end.
+        keep_jobs: so many.
+        keep_output_bytes: so much output of them together.
+    """
+
+    keep_s: float = field(default=30 * 86400.0, validator=_positive)
+    keep_jobs: int = field(default=100_000, validator=_positive)
+    keep_output_bytes: int = field(default=50 << 30, validator=_positive)
 
 
 @frozen(kw_only=True)
@@ -94,6 +112,7 @@ class Settings:
     state_dir: Path = Path("/var/lib/jobs")
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 def load(path: Path) -> Settings:

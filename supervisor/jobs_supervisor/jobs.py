@@ -12,7 +12,7 @@ The record of a job's end may be told at once, since the shim's exit record is o
 
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +35,9 @@ from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import make_plan, user_of
+from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge
+from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Record, Store, Write
 
 LAUNCHES = 5
@@ -57,6 +59,7 @@ class Jobs:
         settings: what jobs get.
         state_dir: their directories are in its `jobs`.
         store: the records.
+        retention: removes jobs.
         forkserver: running.
         host: what can be had here.
         nursery: for the jobs' tasks.
@@ -68,6 +71,7 @@ class Jobs:
         settings: JobSettings,
         state_dir: Path,
         store: Store,
+        retention: Retention,
         forkserver: ForkServer,
         host: Host,
         nursery: trio.Nursery,
@@ -79,8 +83,9 @@ class Jobs:
         self._forkserver = forkserver
         self._host = host
         self._nursery = nursery
-        self._queue: OrderedDict[str, LiveJob] = OrderedDict()
-        self._running = 0
+        self._retention = retention
+        self._queue = Queue()
+        self._running: Counter[str] = Counter()  # by owner
         self._requests: dict[tuple[str, str], LiveJob] = {}
         self._boot = files.boot_id()
 
@@ -97,9 +102,10 @@ class Jobs:
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
-                self._queue[live.job.id] = live
+                self._queue.push(live)
             else:
                 self._begin(live)
+        self._retention.tidy()
         self._admit()
 
     async def submit(self, owner: str, request: Run) -> Job:
@@ -120,6 +126,7 @@ class Jobs:
                     name=request.name,
                     owner=owner,
                     labels=request.labels,
+                    priority=request.priority,
                     spec=request.spec,
                     created_at=timestamp(time.time_ns()),
                     limits=granted.limits,
@@ -132,7 +139,7 @@ class Jobs:
         key = (owner, request.request_id or live.job.id)
         self._requests[key] = live
         self.live[live.job.id] = live
-        if launch := self._free():
+        if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
         write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
@@ -157,11 +164,11 @@ class Jobs:
         del self._requests[key]
         if write.error is not None:  # nobody was told that it was taken on
             del self.live[live.job.id]
-            self._running -= launch
+            self._running[live.job.owner] -= launch
         elif launch:
             await self._own(live)
         elif not live.exited:  # else it was killed before it came to wait
-            self._queue[live.job.id] = live
+            self._queue.push(live)
         self._admit()
 
     def _known(self, owner: str, request: Run) -> Job | None:
@@ -173,7 +180,8 @@ class Jobs:
         if record is None:
             return None
         job = self.current(record).job
-        if (job.spec, job.name, job.labels) != (request.spec, request.name, request.labels):
+        asked = (request.spec, request.name, request.labels, request.priority)
+        if (job.spec, job.name, job.labels, job.priority) != asked:
             raise JobsError(
                 "already_exists",
                 f"the request_id {request.request_id!r} was used for another request, which made "
@@ -208,20 +216,22 @@ class Jobs:
 
     # -- admission ---------------------------------------------------------------------------
 
-    def _free(self) -> bool:
-        return self._running < self._settings.max_running and not self._queue
+    def _has_room(self, owner: str) -> bool:
+        return (
+            self._running.total() < self._settings.max_running
+            and self._running[owner] < self._settings.max_running_per_owner
+        )
 
     def _prepare(self, live: LiveJob) -> None:
         """Note what a launch must leave on the disk before it is asked for."""
-        self._running += 1
+        self._running[live.job.owner] += 1
         live.apply(Event.ADMIT)
         cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
 
     def _admit(self) -> None:
         """Launch from the queue while there is room."""
-        while self._queue and self._running < self._settings.max_running:
-            _, live = self._queue.popitem(last=False)
+        while (live := self._queue.pop(self._has_room)) is not None:
             self._prepare(live)
             self._nursery.start_soon(self._launch_from_queue, live)
 
@@ -230,7 +240,7 @@ class Jobs:
         await self._own(live)
 
     def _begin(self, live: LiveJob) -> None:
-        self._running += 1
+        self._running[live.job.owner] += 1
         self._nursery.start_soon(self._own, live)
 
     # -- one job's task ----------------------------------------------------------------------
@@ -337,7 +347,7 @@ class Jobs:
         live.total = max(live.total, job.output.total)
         live.wake()
         self._nursery.start_soon(self._forget, live)
-        self._running -= 1
+        self._running[live.job.owner] -= 1
         self._admit()
 
     async def _forget(self, live: LiveJob) -> None:
@@ -370,8 +380,8 @@ class Jobs:
         if live.exited:
             return
         if live.job.phase is Phase.QUEUED:
-            self._queue.pop(live.job.id, None)
-            self._running += 1  # `_finish` gives back a place that it never had
+            self._queue.remove(live)
+            self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
             self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
             return
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
@@ -416,6 +426,19 @@ class Jobs:
                 await live.changed()
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
+
+    async def remove(self, live: LiveJob) -> None:
+        """Forget a job that has ended, with its output.
+
+        Raises:
+            JobsError: `failed_precondition`: it has not ended.
+        """
+        if not live.exited:
+            raise JobsError(
+                "failed_precondition",
+                f"job {live.job.short_id} is {live.job.phase}; kill it first, then remove it",
+            )
+        await self._retention.remove([live.job.id])
 
     async def measure(self, live: LiveJob) -> None:
         """Have the job's usage and output be those of now, if its shim answers in time."""

@@ -13,7 +13,8 @@ A row holds the job as MessagePack, and beside it the few columns that are searc
 """
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ CREATE TABLE jobs (
     id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     name TEXT,
-    finished INTEGER NOT NULL,
+    finished_ns INTEGER,
+    output INTEGER NOT NULL,
     request_id TEXT,
     boot TEXT,
     device TEXT,
@@ -50,16 +52,18 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_request ON jobs (owner, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX jobs_name ON jobs (name) WHERE name IS NOT NULL;
-CREATE INDEX jobs_unfinished ON jobs (seq) WHERE NOT finished;
+CREATE INDEX jobs_unfinished ON jobs (seq) WHERE finished_ns IS NULL;
+CREATE INDEX jobs_finished ON jobs (finished_ns, output) WHERE finished_ns IS NOT NULL;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 _PUT = """
-INSERT INTO jobs (id, owner, name, finished, request_id, boot, device, cgroup, killing, job)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs
+    (id, owner, name, finished_ns, output, request_id, boot, device, cgroup, killing, job)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
-    finished = excluded.finished, boot = excluded.boot, cgroup = excluded.cgroup,
-    killing = excluded.killing, job = excluded.job
+    finished_ns = excluded.finished_ns, output = excluded.output, boot = excluded.boot,
+    cgroup = excluded.cgroup, killing = excluded.killing, job = excluded.job
 """
 
 
@@ -90,13 +94,13 @@ class Write:
     """A row on its way to the disk.
 
     Attributes:
-        record: the row.
+        record: the row; or the id of one that is to be deleted.
         keep: try again until it is there.
         done: set when it is on the disk, or refused.
         error: why it was refused; None: it is on the disk.
     """
 
-    record: Record
+    record: Record | str
     keep: bool
     done: trio.Event = field(factory=trio.Event)
     error: sqlite3.Error | None = None
@@ -149,6 +153,11 @@ class Store:
         """Have a new record written, or refused."""
         return self._enqueue(Write(record, keep=False))
 
+    async def delete(self, ids: Iterable[str]) -> None:
+        """Delete the records with these ids; return when they are gone."""
+        for write in [self._enqueue(Write(ident, keep=True)) for ident in ids]:
+            await write.done.wait()
+
     def _enqueue(self, write: Write) -> Write:
         self._pending.append(write)
         self._wake.set()
@@ -169,7 +178,7 @@ class Store:
     async def _commit_pending(self) -> bool:
         """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
-        rows = [_row(write.record) for write in batch]
+        rows = [_statement(write.record) for write in batch]
         error = await trio.to_thread.run_sync(self._commit, rows) if rows else None
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
@@ -183,10 +192,11 @@ class Store:
             self._wake = trio.Event()
         return error is None
 
-    def _commit(self, rows: list[tuple[object, ...]]) -> sqlite3.Error | None:
+    def _commit(self, rows: list[tuple[str, tuple[object, ...]]]) -> sqlite3.Error | None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.executemany(_PUT, rows)
+            for statement, values in rows:
+                self._writer.execute(statement, values)
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             if self._writer.in_transaction:
@@ -217,7 +227,32 @@ class Store:
 
     def unfinished(self) -> list[Record]:
         """Give the records of jobs that have not exited; oldest first."""
-        return list(self._select("WHERE NOT finished ORDER BY seq"))
+        return list(self._select("WHERE finished_ns IS NULL ORDER BY seq"))
+
+    def ids(self) -> set[str]:
+        """Give the id of every record."""
+        return {ident for (ident,) in self._reader.execute("SELECT id FROM jobs")}
+
+    def expired(self, *, before_ns: int, beyond: int, bytes_beyond: int, limit: int) -> list[str]:
+        """Give the ids of finished jobs that are not to be kept, oldest first.
+
+        Args:
+            before_ns: those that ended before this time.
+            beyond: those that are not among so many newest.
+            bytes_beyond: those whose output, with that of all newer ones, is more than this.
+            limit: so many at most.
+        """
+        query = """
+            SELECT id FROM (
+                SELECT id, finished_ns,
+                       row_number() OVER newest AS number, sum(output) OVER newest AS bytes
+                FROM jobs WHERE finished_ns IS NOT NULL
+                WINDOW newest AS (ORDER BY finished_ns DESC, seq DESC)
+            )
+            WHERE finished_ns < ? OR number > ? OR bytes > ? ORDER BY finished_ns LIMIT ?
+        """
+        rows = self._reader.execute(query, (before_ns, beyond, bytes_beyond, limit))
+        return [ident for (ident,) in rows]
 
     def _select(self, where: str, *values: object) -> Iterator[Record]:
         columns = "SELECT job, request_id, boot, device, cgroup, killing FROM jobs "
@@ -242,13 +277,20 @@ def _optional(blob: bytes | None) -> Any:
     return None if blob is None else files.decode(blob)
 
 
+def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
+    if isinstance(record, str):
+        return "DELETE FROM jobs WHERE id = ?", (record,)
+    return _PUT, _row(record)
+
+
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
     return (
         job.id,
         job.owner,
         job.name,
-        job.phase is Phase.EXITED,
+        time.time_ns() if job.phase is Phase.EXITED else None,
+        job.output.total,
         record.request_id,
         record.boot,
         record.device,

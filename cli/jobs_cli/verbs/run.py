@@ -27,6 +27,7 @@ def run(
     follow: Annotated[bool, Parameter(alias="-f")] = False,
     name: str | None = None,
     label: Pairs = (),
+    priority: int = 0,
     spec: SpecOptions = None,
     limits: LimitOptions = None,
     json: bool = False,
@@ -55,14 +56,23 @@ def run(
         follow: show the job's output until it ends, then exit as it did.
         name: a name for people, which serves as its id where no other job has it.
         label: a label for people and plugins; may be repeated.
+        priority: of two waiting jobs, the one with the higher number starts first.
         json: print the whole job, as `inspect --json` does, and not just its id.
     """
     if follow and json:
         raise Failure("--follow prints the job's output and nothing else; drop --json", USAGE)
-    request = _request(command, name, label, spec, limits)
+    with checking_usage():
+        request = methods.Run(
+            spec=Spec(argv=command, limits=Limits(**given(limits)), **given(spec)),
+            name=name,
+            labels=as_map(label, "--label"),
+            priority=priority,
+        )
     job = ask(
         endpoint,
-        lambda client: client.run(request.spec, name=request.name, labels=request.labels),
+        lambda client: client.run(
+            request.spec, name=request.name, labels=request.labels, priority=request.priority
+        ),
         ours=OURS if follow else REFUSED,
     )
     for note in job.notes:
@@ -74,20 +84,3 @@ def run(
     else:
         output.write_lines([job.id])
     return None
-
-
-def _request(
-    command: tuple[str, ...],
-    name: str | None,
-    labels: tuple[str, ...],
-    spec: SpecOptions,
-    limits: LimitOptions,
-) -> methods.Run:
-    """Make the request as the supervisor will, to find here what it would refuse.
-
-    Raises:
-        Failure: something typed is wrong.
-    """
-    with checking_usage():
-        wanted = Spec(argv=command, limits=Limits(**given(limits)), **given(spec))
-        return methods.Run(spec=wanted, name=name, labels=as_map(labels, "--label"))
