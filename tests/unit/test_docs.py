@@ -9,12 +9,17 @@ import pytest
 from jobs_cli.app import make_app, verb_names
 from jobs_proto.job import Limits
 from jobs_proto.phases import diagram
-from jobs_supervisor.config import JobSettings, ServerSettings, Settings
+from jobs_supervisor.config import JobSettings, RetentionSettings, ServerSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("certs", "cli", "contrib", "plugins", "proto", "shim", "supervisor", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
-SECTIONS = {"": Settings, "server": ServerSettings, "jobs": JobSettings}
+SECTIONS = {
+    "": Settings,
+    "server": ServerSettings,
+    "jobs": JobSettings,
+    "retention": RetentionSettings,
+}
 
 
 def section_of(text, heading):
