@@ -190,6 +190,11 @@ class Supervisor:
 
     # -- what it leaves on the host ----------------------------------------------------------
 
+    @property
+    def has_namespaces(self) -> bool:
+        """Whether this host gives jobs any; the supervisor's log says so if it does not."""
+        return "no namespaces" not in self.log.read_text()
+
     def decisions(self) -> list[dict]:
         """Give the audit log."""
         return [json.loads(line) for line in (self.state / "audit.log").open()]
@@ -346,7 +351,10 @@ async def until_running(client: Client, job: Job) -> Job:
         if isinstance(item, Chunk):
             break
         assert not isinstance(item, End), f"it ended without output: {item.job}"
-    return await client.inspect(job.id)
+    # The report of the start may still be on the way when the output is there already.
+    while (job := await client.inspect(job.id)).phase == "starting":
+        await trio.lowlevel.checkpoint()
+    return job
 
 
 async def in_thread(function, *arguments):
