@@ -222,6 +222,14 @@ class Client:
         """Deliver one signal to a job's leader and its process group."""
         return await self._job("signal", _params(methods.Signal, id=job_id, signal=signal))
 
+    async def pause(self, job_id: str) -> Job:
+        """Freeze every process of a job; give it paused."""
+        return await self._job("pause", _params(methods.OneJob, id=job_id))
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; give it running."""
+        return await self._job("resume", _params(methods.OneJob, id=job_id))
+
     def follow(
         self,
         job_id: str,

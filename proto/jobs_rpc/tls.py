@@ -19,10 +19,10 @@ What makes this safe:
     cancelled there, nobody will, so `_unfinished` stays set and the sending direction is over: the
     next `send_all` is refused, and no close_notify is sent: it would follow half a record.
 4.  After `aclose` the descriptor's number may be another file's: each try is behind `_check_open`.
-5.  OpenSSL keeps its errors in a queue of the *thread*, which pyOpenSSL does not always empty, and
-    looks there first when it is asked what an operation came to. The error of a connection that
-    died would be the end of the next one that merely has to wait. So each try starts with an
-    empty queue.
+5.  OpenSSL keeps its errors in a queue of the *thread*, which pyOpenSSL does not always empty;
+    before 4.0 it looks there first when it is asked what an operation came to. The error of a
+    connection that died would be the end of the next one that merely has to wait. So each try
+    starts with an empty queue, as SSL_get_error(3) demands.
 6.  No byte of an application goes out before the peer's certificate was verified and, at the
     client, names the server we asked for: `do_handshake` ends only then, and everything awaits it.
 

@@ -5,12 +5,14 @@
 """
 
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from attrs import field, frozen
 
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
+from jobs_proto.job import Limits
 from jobs_proto.wire import structure
 
 DEFAULT_PORT = 7520
@@ -66,6 +68,8 @@ class JobSettings:
         grace_s: seconds between TERM and KILL when a job's deadline fires.
         isolation: `required`: a host that gives no namespaces runs no jobs; `best-effort`: it does,
             and says what is missing.
+        default_limits: what a job gets that asks for nothing, where the host can enforce it.
+        max_limits: what no job gets more of.
         path: the PATH of jobs.
     """
 
@@ -74,6 +78,8 @@ class JobSettings:
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
     isolation: str = field(default="required", validator=_isolation)
+    default_limits: Limits = field(factory=partial(Limits, pids=4096))
+    max_limits: Limits = field(factory=Limits)
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import trio
 from attrs import evolve
 
-from jobs_proto.job import Job, Output, signal_number
+from jobs_proto.job import Job, signal_number
 from jobs_proto.methods import METHODS, PROTOCOL_VERSION
 from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler
@@ -36,7 +36,7 @@ class Handlers:
         job: Job = live.job
         if not live.exited:
             total = indexed(self._jobs.directory(job.id))
-            job = evolve(job, output=Output(total=total))
+            job = evolve(job, output=evolve(job.output, total=max(total, job.output.total)))
         return unstructure(job)
 
     async def _hello(self, _call: Call) -> object:
@@ -74,6 +74,7 @@ class Handlers:
         return {"jobs": listed}
 
     async def _inspect(self, call: Call) -> object:
+        await self._jobs.measure(call.target)
         return self._view(call.target)
 
     async def _wait(self, call: Call) -> object:
@@ -89,6 +90,14 @@ class Handlers:
 
     async def _signal(self, call: Call) -> object:
         await self._jobs.signal(call.target, signal_number(call.params.signal))
+        return self._view(call.target)
+
+    async def _pause(self, call: Call) -> object:
+        await self._jobs.freeze(call.target, frozen=True)
+        return self._view(call.target)
+
+    async def _resume(self, call: Call) -> object:
+        await self._jobs.freeze(call.target, frozen=False)
         return self._view(call.target)
 
     async def _follow(self, call: Call) -> object:

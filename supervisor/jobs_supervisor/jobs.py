@@ -25,12 +25,13 @@ from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Job, Output, timestamp
 from jobs_proto.methods import Run
-from jobs_proto.phases import Event, Phase
+from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import outcome
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
+from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import make_plan, user_of
@@ -42,6 +43,9 @@ LAUNCHES = 5
 
 START_S = 5.0
 """How long a signal waits for a job that is just being started."""
+
+SHIM_ANSWER_S = 2.0
+"""How long a shim may take to answer; it has one thread, which does nothing that waits."""
 
 RETRY_S = (0.01, 2.0)
 """The first and the longest pause before a job's directory is judged again."""
@@ -111,7 +115,7 @@ class Jobs:
         known = self._known(owner, request)
         if known is not None:
             return known
-        self._check(request)
+        granted = self._check(request)
         live = LiveJob(
             Record(
                 job=Job(
@@ -121,8 +125,11 @@ class Jobs:
                     labels=request.labels,
                     spec=request.spec,
                     created_at=timestamp(time.time_ns()),
+                    limits=granted.limits,
+                    notes=granted.notes,
                 ),
                 request_id=request.request_id,
+                device=granted.device,
             )
         )
         key = (owner, request.request_id or live.job.id)
@@ -167,7 +174,7 @@ class Jobs:
             )
         return job
 
-    def _check(self, request: Run) -> None:
+    def _check(self, request: Run) -> Granted:
         """Refuse what cannot be carried out, before anything is written down."""
         if self._host.mode == NONE and self._settings.isolation == "required":
             raise JobsError(
@@ -183,6 +190,13 @@ class Jobs:
                 f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
+        return grant(
+            request.spec.limits,
+            self._settings.default_limits,
+            self._settings.max_limits,
+            self._host.tree,
+            request.spec.cwd,
+        )
 
     # -- admission ---------------------------------------------------------------------------
 
@@ -193,8 +207,7 @@ class Jobs:
         """Note what a launch must leave on the disk before it is asked for."""
         self._running += 1
         live.apply(Event.ADMIT)
-        base = self._host.cgroups
-        cgroup = None if base is None else str(base / live.job.id)
+        cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
 
     def _admit(self) -> None:
@@ -252,8 +265,7 @@ class Jobs:
         directory.mkdir(mode=0o700, exist_ok=True)
         try:
             plan = make_plan(
-                live.job.spec,
-                live.job.id,
+                live.job,
                 self._host,
                 self._settings,
                 cgroup=live.record.cgroup,
@@ -287,6 +299,10 @@ class Jobs:
             if body["started_ns"] is not None:
                 self._started(live, body["leader"], body["started_ns"])
             live.grown(int(body["total"]))  # type: ignore[call-overload]
+        elif kind == protocol.FROZEN:
+            self._frozen(live, frozen=bool(body["frozen"]))
+        elif kind == protocol.USAGE:
+            live.measured(outcome.usage(body["usage"]), Output(**body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
             self._finish(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
@@ -295,6 +311,12 @@ class Jobs:
     def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
+            self.store.post(live.record)
+
+    def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
+        event = Event.PAUSE if frozen else Event.RESUME
+        if TABLE[live.job.phase, event] is not None:
+            live.apply(event)
             self.store.post(live.record)
 
     # -- the end -----------------------------------------------------------------------------
@@ -321,7 +343,7 @@ class Jobs:
             cgroup = Cgroup(live.record.cgroup)
             cgroup.kill()
             if not await trio.to_thread.run_sync(cgroup.wait_empty):
-                raise OSError(f"processes in {live.record.cgroup} outlive SIGKILL")
+                raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
         self._lose(live, directory, "its shim was killed, and the job with it")
 
@@ -367,6 +389,39 @@ class Jobs:
                 f"job {live.job.short_id} is {live.job.phase}: there is no process to signal",
             )
         await live.link.send(protocol.SIGNAL, {"signal": number})
+
+    async def freeze(self, live: LiveJob, *, frozen: bool) -> None:
+        """Pause or resume the job; return when the shim has done it.
+
+        Raises:
+            JobsError: `failed_precondition`: not in this phase, or not on this host.
+        """
+        event = Event.PAUSE if frozen else Event.RESUME
+        try:
+            wanted = advance(live.job.phase, event)
+        except RefusedError as error:
+            raise JobsError("failed_precondition", f"{error}: {live.job.short_id}") from None
+        if live.record.cgroup is None:
+            why = "; ".join(self._host.missing)
+            raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
+        if live.link is None:
+            raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.job.phase is not wanted and not live.exited:
+                await live.changed()
+            return
+        raise JobsError("unavailable", "the job's shim does not answer; try again")
+
+    async def measure(self, live: LiveJob) -> None:
+        """Have the job's usage and output be those of now, if its shim answers in time."""
+        if live.link is None or live.exited:
+            return
+        before = live.measurements
+        await live.link.send(protocol.USAGE, {})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.measurements == before and not live.exited:
+                await live.changed()
 
     def current(self, record: Record) -> LiveJob:
         """Give the living job of a record, or one that is as dead as the record says."""
