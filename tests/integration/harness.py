@@ -22,7 +22,7 @@ from jobs_proto import files
 from jobs_proto.errors import JobsError  # noqa: F401  tests take it from here
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Client, End, Gap
-from jobs_supervisor.host import own_cgroup
+from jobs_supervisor.cgroups import own_places
 
 START_S = 60.0
 """How long a supervisor may take from exec to serving, on a busy machine."""
@@ -216,20 +216,17 @@ class Supervisor:
         (child,) = proctable.children(self.shim(job))
         return child.pid
 
-    def cgroup(self) -> Path | None:
-        """Give the cgroup below which its jobs' are; None where the host gives none."""
-        own = own_cgroup(
+    def cgroups(self) -> list[Path]:
+        """Give the directory, in each hierarchy, below which its jobs' cgroups are."""
+        places = own_places(
             Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
         )
-        digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()
-        return None if own is None else own / f"jobs-{digest[:12]}"
+        name = f"jobs-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
+        return [path / name for path in set(places.values()) if (path / name).exists()]
 
     def job_cgroups(self) -> list[Path]:
         """Give the cgroups of jobs that are there now."""
-        base = self.cgroup()
-        return (
-            [] if base is None or not base.exists() else [d for d in base.iterdir() if d.is_dir()]
-        )
+        return [job for base in self.cgroups() for job in base.iterdir() if job.is_dir()]
 
     def leftovers(self) -> list[str]:
         """Give what lives on of jobs that have all ended: shims, inits, processes, cgroups."""
@@ -257,9 +254,7 @@ class Supervisor:
         faults += self.leftovers()
         if status := self.stop():
             faults.append(f"it ended with {status}")
-        if (base := self.cgroup()) and base.exists():
-            faults.append(f"{base} is still there")
-        return faults
+        return faults + [f"cgroup {directory}" for directory in self.cgroups()]
 
 
 def _first_line(process: subprocess.Popen) -> str:

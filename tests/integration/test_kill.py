@@ -109,7 +109,9 @@ async def test_a_job_ends_with_its_leader(shared, mark):
 
 
 async def test_a_signal_is_only_a_signal(shared):
-    script = "trap 'echo usr1' USR1; trap 'echo int; exit 0' INT; echo on; while :; do sleep 0.1; done"
+    script = (
+        "trap 'echo usr1' USR1; trap 'echo int; exit 0' INT; echo on; while :; do sleep 0.1; done"
+    )
     async with shared.client() as client:
         job = await until_running(client, await client.run(["sh", "-c", script]))
         sent = await in_thread(shared.cli, "signal", job.id, "USR1")
@@ -158,4 +160,3 @@ async def test_a_job_sees_its_own_processes_only(shared):
     lines = [line.split(maxsplit=1) for line in output.stdout.decode().splitlines()]
     assert lines[0][0] == "1"  # init
     assert sorted(args.split()[0] for _pid, args in lines[1:]) == ["ps", "sh", "sleep"]
-
