@@ -197,7 +197,7 @@ class Supervisor:
 
     def decisions(self) -> list[dict]:
         """Give the audit log."""
-        return [json.loads(line) for line in (self.state / "audit.log").open()]
+        return [json.loads(line) for line in (self.state / "audit.log").read_text().splitlines()]
 
     def forkserver(self) -> int:
         """Give the pid of its fork server, the one child that it has."""

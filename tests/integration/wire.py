@@ -6,7 +6,7 @@ It speaks to the supervisor as any language's client could, and can say what our
 import socket
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 
@@ -46,7 +46,7 @@ class Wire:
         # A bound on what we take, so that a supervisor that sends rubbish ends the test.
         self._unpacker = msgpack.Unpacker(max_buffer_size=1 << 26)
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
