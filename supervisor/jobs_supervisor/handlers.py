@@ -17,6 +17,15 @@ FAIR_JOBS = 100
 """Jobs that `list` looks at before it lets other tasks run."""
 
 
+LIST_BYTES = 16 << 20
+"""Commands and environments in one answer to `list`: one job's may be megabytes."""
+
+
+def _weight(job: Job) -> int:
+    spec = job.spec
+    return sum(map(len, spec.argv)) + sum(len(k) + len(v) for k, v in spec.env.items())
+
+
 class Handlers:
     """The handlers, around the jobs.
 
@@ -60,18 +69,22 @@ class Handlers:
 
     async def _list(self, call: Call) -> object:
         listed: list[dict[str, object]] = []
-        seen = 0
+        seen = size = 0
         for live in self._jobs.newest_first(unfinished=not call.params.all):
             seen += 1
             if seen % FAIR_JOBS == 0:
                 await trio.lowlevel.checkpoint()
             if call.params.own and live.job.owner != call.identity.name:
                 continue
-            if call.may_see(live.job):
-                listed.append(unstructure(live.job))
+            if not call.may_see(live.job):
+                continue
+            size += _weight(live.job)
+            if size > LIST_BYTES:
+                return {"jobs": listed, "complete": False}
+            listed.append(unstructure(live.job))
             if len(listed) == call.params.limit:
                 break
-        return {"jobs": listed}
+        return {"jobs": listed, "complete": True}
 
     async def _inspect(self, call: Call) -> object:
         await self._jobs.measure(call.target)

@@ -36,7 +36,7 @@ from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import make_plan, user_of
 from jobs_supervisor.recover import Verdict, exit_record, judge
-from jobs_supervisor.store import Record, Store
+from jobs_supervisor.store import Record, Store, Write
 
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
@@ -137,25 +137,35 @@ class Jobs:
         self.live[live.job.id] = live
         if launch := self._free():
             self._prepare(live)
-        else:
-            self._queue[live.job.id] = live
-        written = self.store.post(live.record)
+        write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
-        self._nursery.start_soon(self._take_up, live, written, key, launch)
-        await written.wait()
+        self._nursery.start_soon(self._take_up, live, write, key, launch)
+        await write.done.wait()
+        if write.error is not None:
+            raise JobsError(
+                "resource_exhausted",
+                f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+                "an operator has to make room in its state directory",
+            )
         return live.job
 
     async def _take_up(
         self,
         live: LiveJob,
-        written: trio.Event,
+        write: Write,
         key: tuple[str, str],
         launch: bool,  # noqa: FBT001  # trio's start_soon takes no keywords
     ) -> None:
-        await written.wait()
+        await write.done.wait()
         del self._requests[key]
-        if launch:
+        if write.error is not None:  # nobody was told that it was taken on
+            del self.live[live.job.id]
+            self._running -= launch
+        elif launch:
             await self._own(live)
+        elif not live.exited:  # else it was killed before it came to wait
+            self._queue[live.job.id] = live
+        self._admit()
 
     def _known(self, owner: str, request: Run) -> Job | None:
         """Give the job that this very request has made before."""
@@ -184,10 +194,11 @@ class Jobs:
                 '[jobs] isolation = "best-effort"',
             )
         user_of(request.spec, self._settings)
-        if len(self._queue) >= self._settings.max_queued:
+        waiting = len(self._queue) + len(self._requests)
+        if waiting >= self._settings.max_queued:
             raise JobsError(
                 "resource_exhausted",
-                f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
+                f"{waiting} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
         return grant(

@@ -5,6 +5,10 @@ share it: `put` hands its row to one writer task, which takes all that have gath
 commit was on its way and commits them together (group commit). The writer works in a thread; reads
 are microseconds from the page cache, and are done where they are asked for.
 
+A disk that is full refuses new jobs (`offer`); what happens to those that were taken on (`post`) is
+kept here in order, and tried again until there is room. Their shims' files say the same, if we end
+before that.
+
 A row holds the job as MessagePack, and beside it the few columns that are searched by.
 """
 
@@ -13,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from jobs_proto import files
 from jobs_proto.errors import JobsError
@@ -23,6 +28,11 @@ from jobs_proto.phases import Phase
 from jobs_proto.wire import structure, unstructure
 
 SCHEMA_VERSION = 1
+
+RETRY_S = 0.5
+"""Between tries to write to a disk that refused."""
+
+log = structlog.get_logger()
 
 _SCHEMA = f"""
 CREATE TABLE jobs (
@@ -75,10 +85,21 @@ class Record:
     killing: dict[str, str | int | float] | None = None
 
 
-@frozen
-class _Write:
+@define(eq=False)
+class Write:
+    """A row on its way to the disk.
+
+    Attributes:
+        record: the row.
+        keep: try again until it is there.
+        done: set when it is on the disk, or refused.
+        error: why it was refused; None: it is on the disk.
+    """
+
     record: Record
+    keep: bool
     done: trio.Event = field(factory=trio.Event)
+    error: sqlite3.Error | None = None
 
 
 class Store:
@@ -98,7 +119,7 @@ class Store:
             self._prepare(path)
         except sqlite3.Error as error:
             raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
-        self._pending: list[_Write] = []
+        self._pending: list[Write] = []
         self._wake = trio.Event()
 
     def _prepare(self, path: Path) -> None:
@@ -117,15 +138,21 @@ class Store:
     # -- writing -----------------------------------------------------------------------------
 
     async def put(self, record: Record) -> None:
-        """Write a record, new or changed; return when it is on the disk."""
-        await self.post(record).wait()
+        """Write a change of a record; return when it is on the disk."""
+        await self.post(record).done.wait()
 
-    def post(self, record: Record) -> trio.Event:
-        """Have a record written, in order; the event is set when it is on the disk."""
-        write = _Write(record)
+    def post(self, record: Record) -> Write:
+        """Have a change of a record written, in order, however long it takes."""
+        return self._enqueue(Write(record, keep=True))
+
+    def offer(self, record: Record) -> Write:
+        """Have a new record written, or refused."""
+        return self._enqueue(Write(record, keep=False))
+
+    def _enqueue(self, write: Write) -> Write:
         self._pending.append(write)
         self._wake.set()
-        return write.done
+        return write
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be the writer task. Cancelled, it first commits what was posted."""
@@ -133,29 +160,39 @@ class Store:
         try:
             while True:
                 await self._wake.wait()
-                await self._commit_pending()
+                if not await self._commit_pending():
+                    await trio.sleep(RETRY_S)
         finally:
             with trio.CancelScope(shield=True):
                 await self._commit_pending()
 
-    async def _commit_pending(self) -> None:
-        self._wake = trio.Event()
+    async def _commit_pending(self) -> bool:
+        """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
-        if not batch:
-            return
         rows = [_row(write.record) for write in batch]
-        await trio.to_thread.run_sync(self._commit, rows)
+        error = await trio.to_thread.run_sync(self._commit, rows) if rows else None
+        kept = [write for write in batch if error and write.keep]
+        self._pending = kept + self._pending
         for write in batch:
-            write.done.set()
+            if not (error and write.keep):
+                write.error = error
+                write.done.set()
+        if error:
+            log.error("cannot write records", why=str(error), waiting=len(kept))
+        if not self._pending:
+            self._wake = trio.Event()
+        return error is None
 
-    def _commit(self, rows: list[tuple[object, ...]]) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
+    def _commit(self, rows: list[tuple[object, ...]]) -> sqlite3.Error | None:
         try:
+            self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany(_PUT, rows)
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
-        self._writer.execute("COMMIT")
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            return error
+        return None
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Supervisor:
         self.log = directory / "supervisor.log"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # a command that starts it, in another namespace perhaps
         self._clients: list[subprocess.Popen[bytes]] = []
         self._write_settings(server or {}, jobs or {})
 
@@ -113,7 +114,7 @@ class Supervisor:
         """Start the process, and wait for nothing."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [SCRIPTS / "jobs-supervisor", "--dev", "--dir", self.directory],
+                [*self.prefix, SCRIPTS / "jobs-supervisor", "--dev", "--dir", self.directory],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
