@@ -25,6 +25,23 @@ def _positive(_settings: object, attribute: object, value: float) -> None:
         raise ValueError(f"{attribute.name} must be more than 0, not {value}")  # type: ignore[attr-defined]
 
 
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Take `HOST:PORT` or `[V6]:PORT` apart.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen is HOST:PORT, not {listen!r}")
+    return host, int(port)
+
+
+def _listen(_settings: object, _attribute: object, value: str) -> None:
+    host_and_port(value)
+
+
 def _isolation(_settings: object, _attribute: object, value: str) -> None:
     if value not in ("required", "best-effort"):
         raise ValueError(f"isolation is required or best-effort, not {value!r}")
@@ -46,7 +63,7 @@ class ServerSettings:
         drain_s: seconds that open requests get when the supervisor stops.
     """
 
-    listen: str = f":{DEFAULT_PORT}"
+    listen: str = field(default=f":{DEFAULT_PORT}", validator=_listen)
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
@@ -134,16 +151,3 @@ def load(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise JobsError("invalid_argument", f"{path} is no TOML: {error}") from None
     return structure(raw, Settings, str(path))
-
-
-def host_and_port(listen: str) -> tuple[str, int]:
-    """Take `HOST:PORT` or `[V6]:PORT` apart.
-
-    Raises:
-        JobsError: `invalid_argument`.
-    """
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise JobsError("invalid_argument", f"listen = {listen!r} is not HOST:PORT")
-    return host, int(port)

@@ -43,6 +43,9 @@ from jobs_supervisor.store import Record, Store, Write
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
 
+START_S = 5.0
+"""How long a signal waits for a job that is just being started."""
+
 SHIM_ANSWER_S = 2.0
 """How long a shim may take to answer; it has one thread, which does nothing that waits."""
 
@@ -397,6 +400,10 @@ class Jobs:
         Raises:
             JobsError: `failed_precondition`: nothing executes.
         """
+        # Who has run a job and signals it at once should not have to know that starting takes ms.
+        with trio.move_on_after(START_S):
+            while live.job.phase is Phase.STARTING:
+                await live.changed()
         if live.link is None or live.job.started_at is None or live.exited:
             raise JobsError(
                 "failed_precondition",
