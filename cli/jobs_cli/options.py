@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import Parameter
 
-from jobs_cli import duration, pairs
+from jobs_cli import duration, pairs, size
 
 
 def options_of(cls: type, *, skip: frozenset[str]) -> type:
@@ -35,7 +35,11 @@ def options_of(cls: type, *, skip: frozenset[str]) -> type:
 
 def _help(docstring: str) -> str:
     """Say to people what was said to programmers."""
-    return docstring.replace("; None: ", "; default: ").replace(": seconds of ", ": ")
+    return (
+        docstring.replace("; None: ", "; default: ")
+        .replace(": seconds of ", ": ")
+        .replace(": bytes of ", ": ")
+    )
 
 
 def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
@@ -56,6 +60,8 @@ def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
 
 
 _SECONDS: Final = "_s"
+_NAMES: Final = {"enforcement": "--limits"}
+"""Options that are not called as their fields."""
 
 
 def _annotation(field: "attrs.Attribute[Any]") -> Any:
@@ -64,4 +70,9 @@ def _annotation(field: "attrs.Attribute[Any]") -> Any:
     if field.name.endswith(_SECONDS):
         name = Parameter(name=f"--{field.name.removesuffix(_SECONDS)}")
         return Annotated[field.type, duration.OPTION, name]
+    if field.name.endswith(("_bytes", "_bps")):
+        option = f"--{field.name.removesuffix('_bytes').replace('_', '-')}"
+        return Annotated[field.type, size.OPTION, Parameter(name=option)]
+    if field.name in _NAMES:
+        return Annotated[str | None, Parameter(name=_NAMES[field.name])]
     return field.type

@@ -142,6 +142,7 @@ class Client:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        priority: int = 0,
         request_id: str | None = None,
         **spec: Any,
     ) -> Job:
@@ -152,6 +153,7 @@ class Client:
         Args:
             command: the program and its arguments; or a whole `Spec`.
             name: for people.
+            priority: of two waiting jobs, the one with the higher number starts first.
             labels: for people and plugins.
             request_id: the same one twice gives the same job; None: a new one.
             spec: further fields of `Spec`, if `command` is not one.
@@ -161,6 +163,7 @@ class Client:
             spec=_spec(command, spec),
             name=name,
             labels=dict(labels or {}),
+            priority=priority,
             request_id=request_id or str(uuid.uuid4()),
         )
         return await self._persist(Patience(RUN_RETRY_S), lambda: self._job("run", params))
@@ -221,6 +224,18 @@ class Client:
     async def signal(self, job_id: str, signal: str) -> Job:
         """Deliver one signal to a job's leader and its process group."""
         return await self._job("signal", _params(methods.Signal, id=job_id, signal=signal))
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a job that has ended, with its output."""
+        await self.call("remove", _params(methods.OneJob, id=job_id))
+
+    async def pause(self, job_id: str) -> Job:
+        """Freeze every process of a job; give it paused."""
+        return await self._job("pause", _params(methods.OneJob, id=job_id))
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; give it running."""
+        return await self._job("resume", _params(methods.OneJob, id=job_id))
 
     def follow(
         self,

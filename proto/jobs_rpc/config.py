@@ -17,6 +17,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
@@ -41,15 +42,23 @@ def parse_server(text: str) -> tuple[str, int]:
     Raises:
         ValueError: it is none of them.
     """
-    match = re.fullmatch(r"\[([^]]+)](?::([0-9]+))?|([^:\s]+)(?::([0-9]+))?", text)
-    if match is None:
-        if text.count(":") > 1 and re.fullmatch(r"[0-9a-fA-F:.]+(%\w+)?", text):
-            return text, DEFAULT_PORT
+    if _is_ipv6(text):
+        return text, DEFAULT_PORT
+    match = re.fullmatch(r"(?:\[(?P<v6>.+)]|(?P<host>[^][:/\s]+))(?::(?P<port>[0-9]{1,5}))?", text)
+    if match is None or (match["v6"] and not _is_ipv6(match["v6"])):
         raise ValueError(f"a server is HOST or HOST:PORT or [IPV6]:PORT, not {text!r}")
-    host, port = match[1] or match[3], int(match[2] or match[4] or DEFAULT_PORT)
+    host, port = match["v6"] or match["host"], int(match["port"] or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise ValueError(f"a port is 1 to 65535, not {port}")
     return host, port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _server(_entry: object, _field: object, text: str) -> None:

@@ -62,8 +62,9 @@ class Link:
     def _deliver(self, message: Message) -> None:
         match message:
             case Response(ident, error, result):
-                # Nobody waits for it any more if the caller was cancelled.
-                if answer := self._calls.get(ident):
+                # Out of the way at once: the connection may end before the caller has run. It is
+                # not there if the caller was cancelled.
+                if answer := self._calls.pop(ident, None):
                     answer.give(error, result)
             case Notification("error", params):
                 raise JobsError.from_wire(params)
@@ -100,7 +101,7 @@ class Link:
                     "unavailable", f"the supervisor did not answer `{method}` in {answer_s:g} s"
                 ) from None
             finally:
-                del self._calls[ident]
+                self._calls.pop(ident, None)
                 await self._retire_if_torn()
         if answer.error is not None:
             raise answer.error
@@ -123,7 +124,8 @@ class Link:
         try:
             await self._channel.send(request)
         except _LOST as error:
-            raise self._dialer.explain(error) from None
+            # If the reader was first, it knows why; here, it was only closed.
+            raise same_again(self._lost or self._dialer.explain(error)) from None
 
     async def _retire_if_torn(self) -> None:
         """After a request that was cut in the middle: others may still get their answers here."""

@@ -92,14 +92,18 @@ def serve(supervisor: socket.socket) -> None:
 
 def be_shim(packet: bytes, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
+    directory = None
     try:
         job = shim.prepare(packet, connection, plan)
-        try:
-            job.run()
-        except BaseException:
-            import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
+        directory = job.directory
+        job.run()
+    except BaseException as error:
+        import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
-            with open(f"{job.directory}/{files.SHIM_ERROR}", "a") as file:
+        if directory is None:
+            os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no plan: {error!r}"}))
+        else:
+            with open(f"{directory}/{files.SHIM_ERROR}", "a") as file:
                 traceback.print_exc(file=file)
     finally:
         os._exit(0)

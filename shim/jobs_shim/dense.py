@@ -26,7 +26,7 @@ import msgpack  # noqa: F401
 
 _POOL, _POOL_HEADER = 16384, 48  # Objects/obmalloc.c
 _SMALL, _LARGEST, _STEP = 48, 512, 16  # a bytes object has 33 bytes more than it holds
-_ENOUGH = 5000  # on an interpreter with other pools: no more than that of any size
+_ENOUGH = 500  # on an interpreter with other pools: no more than that of any size
 _LOCKS = 1000
 
 _fillers: list[object] = []

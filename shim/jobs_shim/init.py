@@ -23,6 +23,7 @@ import os
 
 from jobs_proto.files import encode
 from jobs_shim import syscalls
+from jobs_shim.cgroup import Cgroup
 from jobs_shim.lean import signal
 from jobs_shim.steps import StepError, execute
 
@@ -36,7 +37,6 @@ KILL = b"k"  # end every process, init included
 
 WAKE = signal.SIGUSR1
 _AWAITED = frozenset((signal.SIGCHLD, WAKE))
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     ours: tuple[int, int, int, int],
     shims: tuple[int, ...],
     *,
-    track: str | None,
+    cgroup: Cgroup,
     own_pids: bool,
 ) -> None:
     """Be init until the leader has ended; the caller then exits the process.
@@ -54,7 +54,7 @@ def run(
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, and the job's standard output and error.
         shims: the shim's descriptors, which are not for us.
-        track: the directory of the cgroup that the leader is to be born in.
+        cgroup: where the leader is to be.
         own_pids: this process is pid 1 of a pid namespace.
     """
     channel, start, out, err = ours
@@ -72,14 +72,17 @@ def run(
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     try:
-        leader = _start(plan, start, track)
+        leader = _start(plan, start, cgroup)
     except StepError as error:
         report(start, error)
         return
     os.close(start)
     status = _serve(channel, leader)
     if status is not None:
-        os.write(channel, b"%d" % status)
+        try:
+            os.write(channel, b"%d" % status)
+        except OSError:
+            pass  # the shim is gone; what is below is all the more for us to do
     if not own_pids:
         end_descendants()
 
@@ -89,51 +92,42 @@ def report(start: int, error: StepError) -> None:
     os.write(start, encode([error.step, error.errno, error.path]))
 
 
-def _start(plan: dict[str, object], start: int, track: str | None) -> int:
+def _start(plan: dict[str, object], start: int, cgroup: Cgroup) -> int:
     """Execute init's steps and fork the leader; give its pid."""
-    place, pid, inside = None, None, True
-    if track is not None:
-        try:
-            place = os.open(track, _DIRECTORY)  # before a mount hides it
-        except OSError as error:
-            raise StepError("attach", error.errno or 0, track) from None
+    try:
+        cgroup.open()
+    except OSError as error:
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
     execute(plan["init"])
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
-    if place is not None:
-        try:
-            pid = syscalls.fork_into(place)
-        except (
-            OSError
-        ):  # a seccomp filter without clone3(2); what else is wrong, attaching will say
-            inside = False
-    if pid is None:
-        pid = _fork()
+    try:
+        pid, inside = cgroup.fork()
+    except OSError as error:
+        raise StepError("fork", error.errno or 0, None) from None
     if pid == 0:
-        _lead(plan["leader"], start, None if inside else place)
-    if place is not None:
-        os.close(place)
+        _lead(plan["leader"], start, cgroup, born_inside=inside)
+    cgroup.close()
     return pid
 
 
-def _fork() -> int:
-    try:
-        return syscalls.fork()
-    except OSError as error:
-        raise StepError("fork", error.errno or 0, None) from None
-
-
-def _lead(steps: object, start: int, attach_to: int | None) -> None:
+def _lead(steps: object, start: int, cgroup: Cgroup, *, born_inside: bool) -> None:
     """Become the job's command; never returns."""
     try:
         os.setsid()
         os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
-        if attach_to is not None:
-            execute([["attach", attach_to]])
+        _enter(cgroup, born_inside=born_inside)
         execute(steps)
     except StepError as error:
         report(start, error)
     finally:
         os._exit(127)
+
+
+def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
+    try:
+        cgroup.enter(born_inside=born_inside)
+    except OSError as error:
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
 
 
 def _serve(channel: int, leader: int) -> int | None:

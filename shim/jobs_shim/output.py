@@ -115,7 +115,7 @@ class Output:
                 pass
 
     def sync(self) -> None:
-        """Put what was written on the disk, so that the exit record's totals are true after a crash."""
+        """Put what was written on the disk: the exit record's totals are true after a crash."""
         if self.total:
             if self._pending:
                 self._write_index()

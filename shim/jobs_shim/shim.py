@@ -57,6 +57,7 @@ class Shim:
         "ended",
         "exit",
         "failed",
+        "frozen",
         "handlers",
         "init",
         "init_fd",
@@ -68,6 +69,7 @@ class Shim:
         "lock",
         "output",
         "own_pids",
+        "pending",
         "pipes",
         "plan",
         "poll",
@@ -76,6 +78,7 @@ class Shim:
         "started_ns",
         "status",
         "timed_out",
+        "used",
         "watches",
     )
 
@@ -96,6 +99,9 @@ class Shim:
         self.started_ns: int | None = None
         self.deadline: float | None = None  # monotonic
         self.kill_at: float | None = None  # monotonic: the end of the grace period
+        self.pending: int | None = None  # a signal for when the leader executes
+        self.frozen = False
+        self.used: dict[str, object] = {}
         self.killed = False  # SIGKILL was sent to everything
         self.killed_by: str | None = None
         self.timed_out = False
@@ -143,9 +149,9 @@ class Shim:
         else:
             if pid == 0:
                 shims = (self.channel, self.start.fileno(), *self.pipes, *self.watches)
-                track, own_pids = self.cgroup.track, self.own_pids
+                cgroup, own_pids = self.cgroup, self.own_pids
                 try:
-                    init.run(self.plan, theirs, shims, track=track, own_pids=own_pids)
+                    init.run(self.plan, theirs, shims, cgroup=cgroup, own_pids=own_pids)
                     os._exit(0)
                 finally:
                     os._exit(EX_SOFTWARE)
@@ -210,7 +216,7 @@ class Shim:
         self.init_fd = os.pidfd_open(self.init)
         for pipe in self.pipes:
             self.on(pipe, self.take)
-        self.on(self.start.fileno(), self.starting)
+        self.on(self.start.fileno(), self.hear_start)
         self.on(self.channel, self.hear_init)
         self.on(self.init_fd, self.init_ended)
         try:
@@ -235,12 +241,24 @@ class Shim:
 
     def take(self, pipe: int, _events: int) -> None:
         """Output: into the file, then tell whoever waits for it."""
+        if self.started_ns is None:
+            self.hear_start(
+                pipe, 0
+            )  # whoever has seen output of a job has been told that it started
         if self.output.take(pipe, self.pipes[pipe]) == 0:
             self.off(pipe)
         self.tell_grown()
 
-    def starting(self, fd: int, _events: int) -> None:
-        """The start channel: who the leader is, what failed, or its end: the leader executes."""
+    def hear_start(self, _fd: int, _events: int) -> None:
+        """Take all that has come on the start channel."""
+        try:
+            while (fd := self.start.fileno()) in self.handlers:
+                self.starting(fd)
+        except BlockingIOError:
+            pass
+
+    def starting(self, fd: int) -> None:
+        """Learn who the leader is, what failed, or, by the channel's end, that it executes."""
         room = socket.CMSG_SPACE(_UCRED_SIZE)
         packet, ancillary, _flags, _address = self.start.recvmsg(8192, room)
         if packet == init.LEADER:
@@ -260,6 +278,8 @@ class Shim:
         if timeout_s is not None:
             self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
         self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
+        if self.pending is not None:
+            self.signal(self.pending)
 
     def hear_init(self, fd: int, _events: int) -> None:
         """Init's channel: the leader's wait status."""
@@ -275,10 +295,9 @@ class Shim:
         try:  # its last words are there by now, whatever poll has told us of
             while self.channel in self.handlers:
                 self.hear_init(self.channel, 0)
-            while self.start.fileno() in self.handlers:
-                self.starting(self.start.fileno(), 0)
         except BlockingIOError:
-            pass  # it was killed, in no namespace, and the leader has them open
+            pass  # it was killed, in no namespace, and the leader has it open
+        self.hear_start(-1, 0)
         _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[arg-type]
         if self.status is None and self.failed is None:
             self.judge_init(status)
@@ -316,13 +335,21 @@ class Shim:
 
     def begin_kill(self, number: int, grace_s: float) -> None:
         """Signal now, SIGKILL to everything after the grace period; a second one can only hurry."""
-        at = time.monotonic() + (grace_s if self.started_ns is not None else 0)
+        at = time.monotonic() + grace_s
         self.kill_at = at if self.kill_at is None else min(at, self.kill_at)
         self.signal(number)
+        self.freeze(frozen=False)  # a frozen process cannot heed what it was asked
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop every process of the job, or let them go on."""
+        if self.frozen != frozen and self.cgroup.freeze(frozen=frozen):
+            self.frozen = frozen
 
     def signal(self, number: int) -> None:
-        """Deliver a signal to the leader's process group, if the leader executes."""
-        if self.started_ns is not None:
+        """Deliver a signal to the leader's process group, once the leader executes."""
+        if self.started_ns is None:
+            self.pending = number
+        else:
             self.tell_init(init.SIGNAL + bytes((number,)))
 
     def tell_init(self, message: bytes) -> None:
@@ -350,12 +377,19 @@ class Shim:
             init.end_descendants()  # what an init that was itself killed has left to us
         empty = self.cgroup.wait_empty()
         self.output.drain(self.pipes)
+        try:
+            self.used = self.usage()
+        except (OSError, ValueError):
+            pass  # a kernel that counts in another form; the job has ended all the same
         if empty:
             self.cgroup.remove()
         self.output.sync()
         record = self.record()
         self.exit.write(files.encode(record), sync=True)
-        os.unlink(f"{self.directory}/{files.SOCKET}")
+        try:
+            os.unlink(f"{self.directory}/{files.SOCKET}")
+        except FileNotFoundError:
+            pass
         self.tell_all(protocol.EXITED, record)
 
     def record(self) -> dict[str, object]:
@@ -367,32 +401,34 @@ class Shim:
             "killed": self.killed,
             "killed_by": self.killed_by,
             "timed_out": self.timed_out,
-            "oom": False,
+            "oom": bool(self.used.get("oom_kills")),
             "pid": self.leader,
             "started_ns": self.started_ns,
             "finished_ns": self.output.now_ns(),
-            "usage": self.usage(),
+            "usage": self.used,
             "output": self.output.counts(),
         }
 
     def usage(self) -> dict[str, object]:
-        """Give what the job used: of ended processes from wait4(2), once init is gone."""
+        """Give what the job uses or used: of its cgroups, else of what wait4(2) told of it."""
+        counted = self.cgroup.usage()
         used = self.rusage
         if used is None:
-            return {}
-        return {
+            return counted
+        waited = {
             "cpu_s": used.ru_utime + used.ru_stime,
             "memory_peak_bytes": used.ru_maxrss * 1024,
             "io_read_bytes": used.ru_inblock * 512,
             "io_write_bytes": used.ru_oublock * 512,
         }
+        return waited | {name: value for name, value in counted.items() if value}
 
     # -- supervisors -------------------------------------------------------------------------
 
     def accept(self, _fd: int, _events: int) -> None:
         """A supervisor came back."""
         try:
-            fd, _address = self.listener._accept()  # noqa: SLF001  # the C name for accept(2)
+            fd, _address = self.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  # the C name for accept(2)
         except OSError:
             return  # it went away again
         self.add_supervisor(fd)
@@ -461,14 +497,32 @@ class Shim:
             self.watches[fd] = int(body["offset"])  # type: ignore[call-overload]
             self.tell_grown()
         elif kind == protocol.KILL:
-            number, grace_s, by = body["signal"], body["grace_s"], str(body["by"])
-            if not (0 < number < signal.NSIG and grace_s >= 0):  # type: ignore[operator]
-                raise ValueError("no such signal or grace period")
+            number, grace_s, by = signal_of(body), float(body["grace_s"]), str(body["by"])  # type: ignore[arg-type]
+            if not grace_s >= 0:  # nor NaN
+                raise ValueError("no such grace period")
             if self.killed_by is None:
                 self.killed_by = by
-            self.begin_kill(number, grace_s)  # type: ignore[arg-type]
+            self.begin_kill(number, grace_s)
         elif kind == protocol.SIGNAL:
-            self.signal(int(body["signal"]))  # type: ignore[call-overload]
+            self.signal(signal_of(body))
+        elif kind == protocol.FREEZE:
+            self.freeze(frozen=bool(body["frozen"]))
+            self.tell_all(protocol.FROZEN, {"frozen": self.frozen})
+        elif kind == protocol.USAGE:
+            answer = {"usage": self.usage(), "output": self.output.counts()}
+            self.tell(fd, protocol.USAGE, answer)
+
+
+def signal_of(body: protocol.Body) -> int:
+    """Give the number of a signal that a supervisor names.
+
+    Raises:
+        ValueError, LookupError, TypeError: it names none.
+    """
+    number = int(body["signal"])  # type: ignore[call-overload]
+    if not 0 < number < signal.NSIG:
+        raise ValueError("no such signal")
+    return number  # type: ignore[no-any-return]
 
 
 def prepare(packet: bytes, connection: int, plan: int) -> Shim:

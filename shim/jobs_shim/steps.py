@@ -45,8 +45,8 @@ def _map_ids(uid: int, gid: int) -> None:
         _write(path, text)
 
 
-def _write(path: str, text: str, directory: int | None = None) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
     except OSError as error:
@@ -54,14 +54,6 @@ def _write(path: str, text: str, directory: int | None = None) -> None:
         raise
     finally:
         os.close(fd)
-
-
-def _attach(directory: str | int) -> None:
-    """Move this process into a cgroup, by path or open directory: cgroups(7), `cgroup.procs`."""
-    if isinstance(directory, int):
-        _write("cgroup.procs", "0", directory)
-    else:
-        _write(f"{directory}/cgroup.procs", "0")
 
 
 def _user(uid: int, gid: int, groups: list[int]) -> None:
@@ -81,11 +73,11 @@ def _exec(argv: list[str], env: dict[str, str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     name = argv[0]
     if "/" in name:
-        os.execve(name, argv, env)  # noqa: S606  # no shell is what we want
+        os.execve(name, argv, env)  # no shell is what we want
     why = errno.ENOENT
     for folder in env.get("PATH", os.defpath).split(":"):
         try:
-            os.execve(f"{folder or '.'}/{name}", argv, env)  # noqa: S606
+            os.execve(f"{folder or '.'}/{name}", argv, env)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except PermissionError:
@@ -98,7 +90,6 @@ STEPS = {
     "map_ids": _map_ids,
     "mount": syscalls.mount,
     "sethostname": syscalls.sethostname,
-    "attach": _attach,
     "rlimit": _rlimit,
     "umask": os.umask,
     "user": _user,
@@ -116,7 +107,7 @@ def execute(plan: object) -> None:
     """
     for name, *arguments in plan:  # type: ignore[attr-defined]
         try:
-            STEPS[name](*arguments)
+            STEPS[name](*arguments)  # type: ignore[operator]
         except OSError as error:
             raise StepError(name, error.errno or 0, error.filename) from None
         except Exception as error:  # no such step, or not with these arguments: a NUL in one

@@ -16,6 +16,7 @@ import os
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
+from jobs_shim.cgroup import Cgroup
 from jobs_shim.lean import signal
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
@@ -70,7 +71,7 @@ def _be_init() -> None:
     stderr = os.dup(2)
     os.write(shims_channel, init.GO)
     ours = (channel, start, os.dup(0), os.dup(0))
-    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), track=None, own_pids=True)
+    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(None), own_pids=True)
     os.dup2(stderr, 2)
     for fd in (stderr, channel, shims_channel, shims_start):
         os.close(fd)

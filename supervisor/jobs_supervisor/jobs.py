@@ -12,7 +12,7 @@ The record of a job's end may be told at once, since the shim's exit record is o
 
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,20 +25,29 @@ from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Job, Output, timestamp
 from jobs_proto.methods import Run
-from jobs_proto.phases import Event, Phase
+from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import outcome
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
+from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import make_plan, user_of
+from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge
-from jobs_supervisor.store import Record, Store
+from jobs_supervisor.retention import Retention
+from jobs_supervisor.store import Record, Store, Write
 
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
+
+START_S = 5.0
+"""How long a signal waits for a job that is just being started."""
+
+SHIM_ANSWER_S = 2.0
+"""How long a shim may take to answer; it has one thread, which does nothing that waits."""
 
 RETRY_S = (0.01, 2.0)
 """The first and the longest pause before a job's directory is judged again."""
@@ -53,6 +62,7 @@ class Jobs:
         settings: what jobs get.
         state_dir: their directories are in its `jobs`.
         store: the records.
+        retention: removes jobs.
         forkserver: running.
         host: what can be had here.
         nursery: for the jobs' tasks.
@@ -64,6 +74,7 @@ class Jobs:
         settings: JobSettings,
         state_dir: Path,
         store: Store,
+        retention: Retention,
         forkserver: ForkServer,
         host: Host,
         nursery: trio.Nursery,
@@ -75,8 +86,9 @@ class Jobs:
         self._forkserver = forkserver
         self._host = host
         self._nursery = nursery
-        self._queue: OrderedDict[str, LiveJob] = OrderedDict()
-        self._running = 0
+        self._retention = retention
+        self._queue = Queue()
+        self._running: Counter[str] = Counter()  # by owner
         self._requests: dict[tuple[str, str], LiveJob] = {}
         self._boot = files.boot_id()
 
@@ -93,9 +105,10 @@ class Jobs:
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
-                self._queue[live.job.id] = live
+                self._queue.push(live)
             else:
                 self._begin(live)
+        self._retention.tidy()
         self._admit()
 
     async def submit(self, owner: str, request: Run) -> Job:
@@ -108,7 +121,7 @@ class Jobs:
         known = self._known(owner, request)
         if known is not None:
             return known
-        self._check(request)
+        granted = self._check(request)
         live = LiveJob(
             Record(
                 job=Job(
@@ -116,36 +129,50 @@ class Jobs:
                     name=request.name,
                     owner=owner,
                     labels=request.labels,
+                    priority=request.priority,
                     spec=request.spec,
                     created_at=timestamp(time.time_ns()),
+                    limits=granted.limits,
+                    notes=granted.notes,
                 ),
                 request_id=request.request_id,
+                device=granted.device,
             )
         )
         key = (owner, request.request_id or live.job.id)
         self._requests[key] = live
         self.live[live.job.id] = live
-        if launch := self._free():
+        if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
-        else:
-            self._queue[live.job.id] = live
-        written = self.store.post(live.record)
+        write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
-        self._nursery.start_soon(self._take_up, live, written, key, launch)
-        await written.wait()
+        self._nursery.start_soon(self._take_up, live, write, key, launch)
+        await write.done.wait()
+        if write.error is not None:
+            raise JobsError(
+                "resource_exhausted",
+                f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+                "an operator has to make room in its state directory",
+            )
         return live.job
 
     async def _take_up(
         self,
         live: LiveJob,
-        written: trio.Event,
+        write: Write,
         key: tuple[str, str],
         launch: bool,  # noqa: FBT001  # trio's start_soon takes no keywords
     ) -> None:
-        await written.wait()
+        await write.done.wait()
         del self._requests[key]
-        if launch:
+        if write.error is not None:  # nobody was told that it was taken on
+            del self.live[live.job.id]
+            self._running[live.job.owner] -= launch
+        elif launch:
             await self._own(live)
+        elif not live.exited:  # else it was killed before it came to wait
+            self._queue.push(live)
+        self._admit()
 
     def _known(self, owner: str, request: Run) -> Job | None:
         """Give the job that this very request has made before."""
@@ -156,7 +183,8 @@ class Jobs:
         if record is None:
             return None
         job = self.current(record).job
-        if (job.spec, job.name, job.labels) != (request.spec, request.name, request.labels):
+        asked = (request.spec, request.name, request.labels, request.priority)
+        if (job.spec, job.name, job.labels, job.priority) != asked:
             raise JobsError(
                 "already_exists",
                 f"the request_id {request.request_id!r} was used for another request, which made "
@@ -164,7 +192,7 @@ class Jobs:
             )
         return job
 
-    def _check(self, request: Run) -> None:
+    def _check(self, request: Run) -> Granted:
         """Refuse what cannot be carried out, before anything is written down."""
         if self._host.mode == NONE and self._settings.isolation == "required":
             raise JobsError(
@@ -174,30 +202,39 @@ class Jobs:
                 '[jobs] isolation = "best-effort"',
             )
         user_of(request.spec, self._settings)
-        if len(self._queue) >= self._settings.max_queued:
+        waiting = len(self._queue) + len(self._requests)
+        if waiting >= self._settings.max_queued:
             raise JobsError(
                 "resource_exhausted",
-                f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
+                f"{waiting} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
+        return grant(
+            request.spec.limits,
+            self._settings.default_limits,
+            self._settings.max_limits,
+            self._host.tree,
+            request.spec.cwd,
+        )
 
     # -- admission ---------------------------------------------------------------------------
 
-    def _free(self) -> bool:
-        return self._running < self._settings.max_running and not self._queue
+    def _has_room(self, owner: str) -> bool:
+        return (
+            self._running.total() < self._settings.max_running
+            and self._running[owner] < self._settings.max_running_per_owner
+        )
 
     def _prepare(self, live: LiveJob) -> None:
         """Note what a launch must leave on the disk before it is asked for."""
-        self._running += 1
+        self._running[live.job.owner] += 1
         live.apply(Event.ADMIT)
-        base = self._host.cgroups
-        cgroup = None if base is None else str(base / live.job.id)
+        cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
 
     def _admit(self) -> None:
         """Launch from the queue while there is room."""
-        while self._queue and self._running < self._settings.max_running:
-            _, live = self._queue.popitem(last=False)
+        while (live := self._queue.pop(self._has_room)) is not None:
             self._prepare(live)
             self._nursery.start_soon(self._launch_from_queue, live)
 
@@ -206,7 +243,7 @@ class Jobs:
         await self._own(live)
 
     def _begin(self, live: LiveJob) -> None:
-        self._running += 1
+        self._running[live.job.owner] += 1
         self._nursery.start_soon(self._own, live)
 
     # -- one job's task ----------------------------------------------------------------------
@@ -249,8 +286,7 @@ class Jobs:
         directory.mkdir(mode=0o700, exist_ok=True)
         try:
             plan = make_plan(
-                live.job.spec,
-                live.job.id,
+                live.job,
                 self._host,
                 self._settings,
                 cgroup=live.record.cgroup,
@@ -284,6 +320,10 @@ class Jobs:
             if body["started_ns"] is not None:
                 self._started(live, body["leader"], body["started_ns"])
             live.grown(int(body["total"]))  # type: ignore[call-overload]
+        elif kind == protocol.FROZEN:
+            self._frozen(live, frozen=bool(body["frozen"]))
+        elif kind == protocol.USAGE:
+            live.measured(outcome.usage(body["usage"]), Output(**body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
             self._finish(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
@@ -292,6 +332,12 @@ class Jobs:
     def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
+            self.store.post(live.record)
+
+    def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
+        event = Event.PAUSE if frozen else Event.RESUME
+        if TABLE[live.job.phase, event] is not None:
+            live.apply(event)
             self.store.post(live.record)
 
     # -- the end -----------------------------------------------------------------------------
@@ -304,7 +350,7 @@ class Jobs:
         live.total = max(live.total, job.output.total)
         live.wake()
         self._nursery.start_soon(self._forget, live)
-        self._running -= 1
+        self._running[live.job.owner] -= 1
         self._admit()
 
     async def _forget(self, live: LiveJob) -> None:
@@ -318,7 +364,7 @@ class Jobs:
             cgroup = Cgroup(live.record.cgroup)
             cgroup.kill()
             if not await trio.to_thread.run_sync(cgroup.wait_empty):
-                raise OSError(f"processes in {live.record.cgroup} outlive SIGKILL")
+                raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
         self._lose(live, directory, "its shim was killed, and the job with it")
 
@@ -337,8 +383,8 @@ class Jobs:
         if live.exited:
             return
         if live.job.phase is Phase.QUEUED:
-            self._queue.pop(live.job.id, None)
-            self._running += 1  # `_finish` gives back a place that it never had
+            self._queue.remove(live)
+            self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
             self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
             return
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
@@ -354,12 +400,62 @@ class Jobs:
         Raises:
             JobsError: `failed_precondition`: nothing executes.
         """
+        # Who has run a job and signals it at once should not have to know that starting takes ms.
+        with trio.move_on_after(START_S):
+            while live.job.phase is Phase.STARTING:
+                await live.changed()
         if live.link is None or live.job.started_at is None or live.exited:
             raise JobsError(
                 "failed_precondition",
                 f"job {live.job.short_id} is {live.job.phase}: there is no process to signal",
             )
         await live.link.send(protocol.SIGNAL, {"signal": number})
+
+    async def freeze(self, live: LiveJob, *, frozen: bool) -> None:
+        """Pause or resume the job; return when the shim has done it.
+
+        Raises:
+            JobsError: `failed_precondition`: not in this phase, or not on this host.
+        """
+        event = Event.PAUSE if frozen else Event.RESUME
+        try:
+            wanted = advance(live.job.phase, event)
+        except RefusedError as error:
+            raise JobsError("failed_precondition", f"{error}: {live.job.short_id}") from None
+        if live.record.cgroup is None:
+            why = "; ".join(self._host.missing)
+            raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
+        if live.link is None:
+            raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.job.phase is not wanted and not live.exited:
+                await live.changed()
+            return
+        raise JobsError("unavailable", "the job's shim does not answer; try again")
+
+    async def remove(self, live: LiveJob) -> None:
+        """Forget a job that has ended, with its output.
+
+        Raises:
+            JobsError: `failed_precondition`: it has not ended.
+        """
+        if not live.exited:
+            raise JobsError(
+                "failed_precondition",
+                f"job {live.job.short_id} is {live.job.phase}; kill it first, then remove it",
+            )
+        await self._retention.remove([live.job.id])
+
+    async def measure(self, live: LiveJob) -> None:
+        """Have the job's usage and output be those of now, if its shim answers in time."""
+        if live.link is None or live.exited:
+            return
+        before = live.measurements
+        await live.link.send(protocol.USAGE, {})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.measurements == before and not live.exited:
+                await live.changed()
 
     def current(self, record: Record) -> LiveJob:
         """Give the living job of a record, or one that is as dead as the record says."""

@@ -12,7 +12,7 @@ import resource
 from attrs import frozen
 
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Spec
+from jobs_proto.job import Job, Limits, Spec
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.host import NONE, ROOT, Host
 
@@ -91,24 +91,37 @@ def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str
 
 
 def make_plan(
-    spec: Spec, job_id: str, host: Host, settings: JobSettings, *, cgroup: str | None, boot: str
+    job: Job,
+    host: Host,
+    settings: JobSettings,
+    *,
+    cgroup: dict[str, object] | None,
+    boot: str,
 ) -> dict[str, object]:
     """Make the plan of one job: the map that `jobs_shim.shim.Shim` takes.
+
+    Args:
+        job: with its effective limits.
+        host: what can be had.
+        settings: what jobs get.
+        cgroup: of `jobs_supervisor.cgroups.Tree.plan`.
+        boot: the kernel's boot, for the shim's identity.
 
     Raises:
         JobsError: the spec cannot be carried out on this host.
     """
-    user = user_of(spec, settings)
+    spec, user = job.spec, user_of(job.spec, settings)
+    env = environment(spec, user, job.id, settings.path)
     return {
-        "job": job_id,
+        "job": job.id,
         "boot": boot,
         "cgroup": cgroup,
         "own_pids": host.mode != NONE,
         "timeout_s": spec.timeout_s,
         "grace_s": settings.grace_s,
         "shim": _shim_steps(host),
-        "init": _init_steps(host, job_id),
-        "leader": _leader_steps(spec, user, host, environment(spec, user, job_id, settings.path)),
+        "init": _init_steps(host, job.id),
+        "leader": _leader_steps(spec, user, host, job.limits, env),
     }
 
 
@@ -137,13 +150,16 @@ def _init_steps(host: Host, job_id: str) -> list[Step]:
     ]
 
 
-def _leader_steps(spec: Spec, user: User, host: Host, env: dict[str, str]) -> list[Step]:
+def _leader_steps(
+    spec: Spec, user: User, host: Host, limits: Limits, env: dict[str, str]
+) -> list[Step]:
     steps: list[Step] = []
     if host.mode == ROOT:
         # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
         steps.append(["unshare", CLONE_NEWCGROUP])
-    hard = min(NOFILE[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    steps.append(["rlimit", resource.RLIMIT_NOFILE, min(NOFILE[0], hard), hard])
+    own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = limits.nofile or min(NOFILE[1], own_hard)
+    steps.append(["rlimit", resource.RLIMIT_NOFILE, limits.nofile or min(NOFILE[0], hard), hard])
     if os.geteuid() == 0:
         steps.append(["user", user.uid, user.gid, list(user.groups)])
     steps += [
@@ -156,7 +172,7 @@ def _leader_steps(spec: Spec, user: User, host: Host, env: dict[str, str]) -> li
 
 
 _SAID = {
-    "attach": "put the job into its cgroup {path}",
+    "cgroup": "set up the job's cgroup {path}",
     "chdir": "change to the working directory {path}",
     "exec": "execute {path}",
     "launch": "prepare the job ({path})",

@@ -132,10 +132,10 @@ def peer(server_files, client_files):
     """Give a context manager that runs a `Peer` and gives settings for a client of it."""
 
     @contextlib.asynccontextmanager
-    async def run(*scripts):
+    async def run(*scripts, port=0):
         serving = Peer(server_files, *scripts)
         async with trio.open_nursery() as nursery:
-            port = await nursery.start(serving.serve)
+            port = await nursery.start(functools.partial(serving.serve, port=port))
             serving.settings = Settings(
                 server=f"127.0.0.1:{port}",
                 ca=client_files.ca,

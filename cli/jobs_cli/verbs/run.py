@@ -12,12 +12,14 @@ from jobs_cli.options import given, options_of
 from jobs_cli.pairs import Pairs, as_map
 from jobs_cli.session import ask
 from jobs_proto import methods
-from jobs_proto.job import Spec
+from jobs_proto.job import Limits, Spec
 
 if TYPE_CHECKING:
     SpecOptions = Any  # what a class made at run time is to a type checker
+    LimitOptions = Any
 else:
     SpecOptions = options_of(Spec, skip=frozenset({"argv", "isolation", "limits"}))
+    LimitOptions = options_of(Limits, skip=frozenset())
 
 
 def run(
@@ -25,7 +27,9 @@ def run(
     follow: Annotated[bool, Parameter(alias="-f")] = False,
     name: str | None = None,
     label: Pairs = (),
+    priority: int = 0,
     spec: SpecOptions = None,
+    limits: LimitOptions = None,
     json: bool = False,
     endpoint: Endpoint = DEFAULT,
 ) -> int | None:
@@ -43,6 +47,7 @@ def run(
 
         jobsctl run ls -la
         jobsctl run -f --timeout 10m -- make -j4 test
+        jobsctl run --memory 512M --cpus 0.5 --pids 100 -- ./build.sh
         jobsctl run --name nightly --label team=data --env TZ=UTC ./import.sh
         jobsctl run sh -c 'echo $HOME | tr a-z A-Z'
 
@@ -51,17 +56,27 @@ def run(
         follow: show the job's output until it ends, then exit as it did.
         name: a name for people, which serves as its id where no other job has it.
         label: a label for people and plugins; may be repeated.
+        priority: of two waiting jobs, the one with the higher number starts first.
         json: print the whole job, as `inspect --json` does, and not just its id.
     """
     if follow and json:
         raise Failure("--follow prints the job's output and nothing else; drop --json", USAGE)
-    request = _request(command, name, label, spec)
-    fields = {"name": request.name, "labels": request.labels, **given(spec)}
+    with checking_usage():
+        request = methods.Run(
+            spec=Spec(argv=command, limits=Limits(**given(limits)), **given(spec)),
+            name=name,
+            labels=as_map(label, "--label"),
+            priority=priority,
+        )
     job = ask(
         endpoint,
-        lambda client: client.run(list(request.spec.argv), **fields),
+        lambda client: client.run(
+            request.spec, name=request.name, labels=request.labels, priority=request.priority
+        ),
         ours=OURS if follow else REFUSED,
     )
+    for note in job.notes:
+        output.say(note)
     if follow:
         return follow_job(endpoint, wanted_output(job.id))
     if json:
@@ -69,17 +84,3 @@ def run(
     else:
         output.write_lines([job.id])
     return None
-
-
-def _request(
-    command: tuple[str, ...], name: str | None, labels: tuple[str, ...], spec: SpecOptions
-) -> methods.Run:
-    """Make the request as the supervisor will, to find here what it would refuse.
-
-    Raises:
-        Failure: something typed is wrong.
-    """
-    with checking_usage():
-        return methods.Run(
-            spec=Spec(argv=command, **given(spec)), name=name, labels=as_map(labels, "--label")
-        )
