@@ -43,6 +43,12 @@ def up() -> None:
             for _ in range(_TIMES):
                 _be_shim(directory)
                 _be_init()
+            for _ in range(_TIMES):
+                cgroup = {"unified": False, "directories": [["", f"{directory}/cgroup", []]]}
+                _be_shim(directory, cgroup=cgroup)
+                os.mkdir(f"{directory}/cgroup")
+                _be_init(cgroup=cgroup)
+                os.rmdir(f"{directory}/cgroup")
         finally:
             _empty(directory)
             os.rmdir(directory)
@@ -50,10 +56,10 @@ def up() -> None:
         pass
 
 
-def _be_shim(directory: str) -> None:
+def _be_shim(directory: str, *, cgroup: dict[str, object] | None = None) -> None:
     mine, supervisors = shim.socket_pair()
     stderr, plan = os.dup(2), os.memfd_create("plan")
-    os.write(plan, files.encode(_PLAN))
+    os.write(plan, files.encode({**_PLAN, "cgroup": cgroup}))
     packet = protocol.pack(protocol.LAUNCH, {"dir": directory})
     job = shim.prepare(packet, mine, plan)
     job.run()
@@ -65,13 +71,13 @@ def _be_shim(directory: str) -> None:
     _empty(directory)
 
 
-def _be_init() -> None:
+def _be_init(*, cgroup: dict[str, object] | None = None) -> None:
     channel, shims_channel = shim.socket_pair()
     start, shims_start = shim.socket_pair()
     stderr = os.dup(2)
     os.write(shims_channel, init.GO)
     ours = (channel, start, os.dup(0), os.dup(0))
-    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(None), own_pids=True)
+    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(cgroup), own_pids=True)
     os.dup2(stderr, 2)
     for fd in (stderr, channel, shims_channel, shims_start):
         os.close(fd)
