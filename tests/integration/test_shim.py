@@ -140,9 +140,10 @@ def test_a_job_has_its_three_streams_and_nothing_else(server):
     assert sorted(open_in_leader) == [0, 1, 2]
     assert open_in_leader[0] == "/dev/null"
     assert open_in_leader[1] != open_in_leader[2]
-    assert Path(f"/proc/{pid}/stat").read_text().split()[5] == Path(
-        f"/proc/{pid}/stat"
-    ).read_text().split()[4], "the leader leads a session of its own"
+    assert (
+        Path(f"/proc/{pid}/stat").read_text().split()[5]
+        == Path(f"/proc/{pid}/stat").read_text().split()[4]
+    ), "the leader leads a session of its own"
 
 
 @pytest.mark.root
