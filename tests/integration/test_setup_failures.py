@@ -8,6 +8,7 @@ from pathlib import Path
 import proctable
 import pytest
 import trio
+import trio.testing
 
 from jobs_proto import files
 from jobs_proto.job import Spec
@@ -76,15 +77,12 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
             )
             jobs.restore()
             await run_one(jobs)  # what is opened once and kept, is open by now
-            before = open_files(forkserver.pid), open_files(os.getpid())
+            before = await open_files_at_rest(forkserver.pid)
             limiter = trio.CapacityLimiter(AT_ONCE)
             async with trio.open_nursery() as running:
                 for _ in range(JOBS):
                     running.start_soon(run_limited, jobs, limiter)
-            while proctable.children(forkserver.pid):
-                await trio.sleep(0.01)
-            while (open_files(forkserver.pid), open_files(os.getpid())) != before:
-                await trio.sleep(0.01)  # the last job's task is about to end; or never, if it leaks
+            assert await open_files_at_rest(forkserver.pid) == before
             nursery.cancel_scope.cancel()
     store.close()
     check_directories(tmp_path / "jobs")
@@ -108,8 +106,12 @@ async def run_one(jobs):
     assert os.strerror(errno.ENOENT) in live.job.exit.error or "no such" in live.job.exit.error
 
 
-def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+async def open_files_at_rest(forkserver):
+    """Count the fork server's and our own open files, when no shim is left and no task is busy."""
+    while proctable.children(forkserver):
+        await trio.sleep(0.01)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (forkserver, os.getpid())]
 
 
 def check_directories(directory):
