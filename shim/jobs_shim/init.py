@@ -19,12 +19,12 @@ one sent a moment too early is still pending when init looks; a pid 1 receives e
 ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 """
 
-import _signal as signal  # see jobs_shim
 import os
 
 from jobs_proto.files import encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal
 from jobs_shim.steps import StepError, execute
 
 # On the start channel, leader or init → shim; its end without a failure: the leader executes.
@@ -81,7 +81,10 @@ def run(
         os.dup2(0, fd)  # its output ends when the job does, not when we do
     status = _serve(channel, leader)
     if status is not None:
-        os.write(channel, b"%d" % status)
+        try:
+            os.write(channel, b"%d" % status)
+        except OSError:
+            pass  # the shim is gone; what is below is all the more for us to do
     if not own_pids:
         end_descendants()
 

@@ -10,7 +10,6 @@ For the same reason init is forked as soon as there is a shim: of every page tha
 copied before and writes to after, the copy is left to init.
 """
 
-import _signal as signal  # see jobs_shim
 import gc
 import os
 
@@ -18,6 +17,7 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
 _STEPS = [["unshare", 0]]  # which leaves nothing
@@ -43,6 +43,12 @@ def up() -> None:
             for _ in range(_TIMES):
                 _be_shim(directory)
                 _be_init()
+            for _ in range(_TIMES):
+                cgroup = {"unified": False, "directories": [["", f"{directory}/cgroup", []]]}
+                _be_shim(directory, cgroup=cgroup)
+                os.mkdir(f"{directory}/cgroup")
+                _be_init(cgroup=cgroup)
+                os.rmdir(f"{directory}/cgroup")
         finally:
             _empty(directory)
             os.rmdir(directory)
@@ -50,12 +56,12 @@ def up() -> None:
         pass
 
 
-def _be_shim(directory: str) -> None:
+def _be_shim(directory: str, *, cgroup: dict[str, object] | None = None) -> None:
     mine, supervisors = shim.socket_pair()
     stderr, plan = os.dup(2), os.memfd_create("plan")
-    os.write(plan, files.encode(_PLAN))
+    os.write(plan, files.encode({**_PLAN, "cgroup": cgroup}))
     packet = protocol.pack(protocol.LAUNCH, {"dir": directory})
-    job = shim.prepare(bytearray(packet), mine, plan)
+    job = shim.prepare(packet, mine, plan)
     job.run()
     os.dup2(stderr, 2)
     sockets = (mine, supervisors, job.channel, job.listener.detach())
@@ -65,13 +71,13 @@ def _be_shim(directory: str) -> None:
     _empty(directory)
 
 
-def _be_init() -> None:
+def _be_init(*, cgroup: dict[str, object] | None = None) -> None:
     channel, shims_channel = shim.socket_pair()
     start, shims_start = shim.socket_pair()
     stderr = os.dup(2)
     os.write(shims_channel, init.GO)
     ours = (channel, start, os.dup(0), os.dup(0))
-    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(None), own_pids=True)
+    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(cgroup), own_pids=True)
     os.dup2(stderr, 2)
     for fd in (stderr, channel, shims_channel, shims_start):
         os.close(fd)
