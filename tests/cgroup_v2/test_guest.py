@@ -37,6 +37,12 @@ def values(file: Path) -> dict[str, int]:
     }
 
 
+def move_all(source: Path, target: Path) -> None:
+    """Move every process: the test's own, and those that started it."""
+    for pid in (source / "cgroup.procs").read_text().split():
+        (target / "cgroup.procs").write_text(pid)
+
+
 @pytest.fixture
 def cgroup():
     """A cgroup with every controller, below one that is ours to delegate from."""
@@ -45,7 +51,7 @@ def cgroup():
     parent.mkdir()
     if own != ROOT:  # no process may be beside its controllers' children, except at the root
         (own / "runner").mkdir(exist_ok=True)
-        (own / "runner/cgroup.procs").write_text("0")
+        move_all(own, own / "runner")
     for directory in (own, parent):
         wanted = " ".join(f"+{name}" for name in CONTROLLERS)
         (directory / "cgroup.subtree_control").write_text(wanted)
@@ -60,7 +66,7 @@ def cgroup():
     parent.rmdir()
     if own != ROOT:
         (own / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in CONTROLLERS))
-        (own / "cgroup.procs").write_text("0")
+        move_all(own / "runner", own)
         (own / "runner").rmdir()
 
 
