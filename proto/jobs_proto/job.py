@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from attrs import field, frozen
 
+from jobs_proto.isolation import Isolation
 from jobs_proto.phases import Outcome, Phase
 
 MAX_TIMEOUT_S = 10 * 365 * 86400.0
@@ -94,11 +95,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
         return str(number)
-
-
-@frozen(kw_only=True)
-class Isolation:
-    """What keeps the job apart from its host."""
 
 
 @frozen(kw_only=True)

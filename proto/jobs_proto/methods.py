@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from jobs_proto.isolation import check_secrets
 from jobs_proto.job import Spec, check_labels, check_name, signal_number
 
 PROTOCOL_VERSION = 1
@@ -48,6 +49,10 @@ def _request_id(_params: object, _field: object, request_id: str | None) -> None
         raise ValueError("a request_id is 1 to 128 characters")
 
 
+def _secrets(run: "Run", _field: object, secrets: dict[str, bytes]) -> None:
+    check_secrets(run.spec.isolation, secrets)
+
+
 def _wait_s(_params: object, _field: object, timeout_s: float | None) -> None:
     if timeout_s is not None and not timeout_s >= 0:
         raise ValueError(f"a timeout is 0 s or more, not {timeout_s:g} s")
@@ -74,13 +79,18 @@ class Run:
         spec: what to run.
         name: a name for people; several jobs may bear it, and then it stands for none of them.
         labels: for plugins and people.
-        request_id: the same one twice from the same identity gives the same job.
+        request_id: the same one twice from the same identity gives the same job. What secrets hold
+            is not compared: it is not kept.
+        secrets: the contents of the files that `spec.isolation.secrets` names.
+        dry_run: start nothing; answer with the steps that would set the job up.
     """
 
     spec: Spec
     name: str | None = field(default=None, validator=check_name)
     labels: dict[str, str] = field(factory=dict, validator=check_labels)
     request_id: str | None = field(default=None, validator=_request_id)
+    secrets: dict[str, bytes] = field(factory=dict, validator=_secrets, repr=False)
+    dry_run: bool = False
 
 
 @frozen(kw_only=True)

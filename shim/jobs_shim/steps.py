@@ -9,7 +9,7 @@ import os
 import resource
 import _signal as signal  # see jobs_shim
 
-from jobs_shim import syscalls
+from jobs_shim import confine, mounts, syscalls
 
 
 # What Python and the fork server ignore or handle; a job starts as a shell would start it.
@@ -92,6 +92,8 @@ STEPS = {
     "no_new_privs": lambda: syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1),
     "chdir": os.chdir,
     "exec": _exec,
+    **mounts.STEPS,
+    **confine.STEPS,
 }
 
 

@@ -66,6 +66,9 @@ class JobSettings:
         grace_s: seconds between TERM and KILL when a job's deadline fires.
         isolation: `required`: a host that gives no namespaces runs no jobs; `best-effort`: it does,
             and says what is missing.
+        tmp_bytes: the size of each private /tmp, /var/tmp and /dev of a job, and of a tmpfs that
+            names none; what is in it counts as the job's memory.
+        hidden: further files and directories that no job may see; the supervisor's own never are.
         path: the PATH of jobs.
     """
 
@@ -74,6 +77,8 @@ class JobSettings:
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
     isolation: str = field(default="required", validator=_isolation)
+    tmp_bytes: int = field(default=1 << 30, validator=_positive)
+    hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

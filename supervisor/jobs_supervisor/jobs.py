@@ -27,15 +27,17 @@ from jobs_proto.job import Job, Output, timestamp
 from jobs_proto.methods import Run
 from jobs_proto.phases import Event, Phase
 from jobs_shim.cgroup import Cgroup
-from jobs_supervisor import outcome
+from jobs_supervisor import isolation, outcome, secrets
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.plan import make_plan, user_of
+from jobs_supervisor.isolation import Walls
+from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.recover import Verdict, exit_record, judge
 from jobs_supervisor.store import Record, Store
+from jobs_supervisor.users import User, user_of
 
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
@@ -55,6 +57,7 @@ class Jobs:
         store: the records.
         forkserver: running.
         host: what can be had here.
+        walls: what isolation is made with here.
         nursery: for the jobs' tasks.
     """
 
@@ -66,6 +69,7 @@ class Jobs:
         store: Store,
         forkserver: ForkServer,
         host: Host,
+        walls: Walls,
         nursery: trio.Nursery,
     ) -> None:
         self.store = store
@@ -74,6 +78,7 @@ class Jobs:
         self._directory = state_dir / "jobs"
         self._forkserver = forkserver
         self._host = host
+        self._walls = walls
         self._nursery = nursery
         self._queue: OrderedDict[str, LiveJob] = OrderedDict()
         self._running = 0
@@ -89,7 +94,9 @@ class Jobs:
     def restore(self) -> None:
         """Take up every job that had not ended, from the records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        for record in self.store.unfinished():
+        unfinished = self.store.unfinished()
+        secrets.sweep(self._directory, {record.job.id for record in unfinished})
+        for record in unfinished:
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
@@ -109,10 +116,28 @@ class Jobs:
         if known is not None:
             return known
         self._check(request)
+        await self._find_user(request.spec)
+        job_id = str(uuid.uuid4())
+        if request.secrets:
+            write = (secrets.write, self.directory(job_id), request.secrets)
+            await trio.to_thread.run_sync(*write)
+        try:
+            # The same request may have come again while this one waited for a disk.
+            known = self._known(owner, request)
+            if known is None:
+                self._check(request)
+                return await self._take_on(owner, request, job_id)
+        except JobsError:
+            secrets.withdraw(self.directory(job_id))
+            raise
+        secrets.withdraw(self.directory(job_id))
+        return known
+
+    async def _take_on(self, owner: str, request: Run, job_id: str) -> Job:
         live = LiveJob(
             Record(
                 job=Job(
-                    id=str(uuid.uuid4()),
+                    id=job_id,
                     name=request.name,
                     owner=owner,
                     labels=request.labels,
