@@ -3,10 +3,12 @@
 import shlex
 from collections.abc import Iterator
 
+import attrs
+
 from jobs_cli.duration import exact_span
 from jobs_cli.escape import escape
 from jobs_cli.verdict import verdict
-from jobs_proto.job import Exit, Job
+from jobs_proto.job import Exit, Job, Limits
 
 
 def command_line(job: Job) -> str:
@@ -36,6 +38,9 @@ def _facts(job: Job) -> Iterator[tuple[str, object]]:
     yield "env", _pairs(spec.env)
     yield "cwd", spec.cwd
     yield "user", spec.user
+    yield "limits", _limited(job.limits)
+    for note in job.notes:
+        yield "note", note
     yield "timeout", exact_span(spec.timeout_s) if spec.timeout_s else None
     yield "created", job.created_at
     yield "started", job.started_at
@@ -46,13 +51,19 @@ def _facts(job: Job) -> Iterator[tuple[str, object]]:
 
 def _used(job: Job) -> Iterator[tuple[str, object]]:
     usage, out = job.usage, job.output
-    yield "cpu", f"{usage.cpu_s:g}s"
+    throttled = f", throttled for {usage.cpu_throttled_s:g}s" if usage.cpu_throttled_s else ""
+    yield "cpu", f"{usage.cpu_s:g}s{throttled}"
     yield "memory", f"{usage.memory_bytes} bytes, at most {usage.memory_peak_bytes}"
     yield "processes", usage.pids
     yield "io", f"{usage.io_read_bytes} bytes read, {usage.io_write_bytes} written"
     yield "output", f"{out.total} bytes ({out.stdout} stdout, {out.stderr} stderr)"
     if out.retained_from or out.lost:
         yield "dropped", f"kept from offset {out.retained_from}; {out.lost} bytes could not be kept"
+
+
+def _limited(limits: Limits) -> str:
+    given = attrs.asdict(limits, filter=lambda field, value: value != field.default)
+    return " ".join(f"{name}={value}" for name, value in given.items())
 
 
 def _pairs(pairs: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from jobs_cli.verbs.follow import follow, logs
 from jobs_cli.verbs.inspect import inspect
 from jobs_cli.verbs.kill import kill
 from jobs_cli.verbs.list import list_
+from jobs_cli.verbs.pause import pause, resume
 from jobs_cli.verbs.run import run
 from jobs_cli.verbs.shell_init import shell_init
 from jobs_cli.verbs.signal import signal
@@ -67,6 +68,8 @@ VERBS: Final = (
     Verb(kill, "kill", ("stop",), usage="[OPTIONS] ID… | --all"),
     Verb(wait, "wait"),
     Verb(signal, "signal"),
+    Verb(pause, "pause"),
+    Verb(resume, "resume"),
     Verb(whoami, "whoami"),
     Verb(shell_init, "shell-init"),
     Verb(version, "version"),

@@ -15,6 +15,12 @@ from jobs_proto.phases import Outcome, Phase
 
 MAX_TIMEOUT_S = 10 * 365 * 86400.0
 MAX_LABELS = 64
+MIN_CPUS = 0.01
+"""The kernel's least quota is 1 ms in each period, and ours is 100 ms: sched-bwc.rst."""
+
+MIN_MEMORY = 1 << 20
+MAX_CPU = 8191
+ENFORCEMENTS = ("required", "best-effort")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
@@ -97,9 +103,85 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
+def _more_than_zero(_limits: object, _attribute: object, value: int | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"a limit must be more than 0, not {value}")
+
+
+def _not_negative(_limits: object, _attribute: object, value: int | None) -> None:
+    if value is not None and value < 0:
+        raise ValueError(f"a limit cannot be negative: {value}")
+
+
+def _cpus(_limits: object, _attribute: object, cpus: float | None) -> None:
+    if cpus is not None and not cpus >= MIN_CPUS:
+        raise ValueError(f"a job needs {MIN_CPUS:g} of a CPU at least, not {cpus:g}")
+
+
+def _memory(_limits: object, _attribute: object, memory: int | None) -> None:
+    if memory is not None and not memory >= MIN_MEMORY:
+        raise ValueError(f"a program needs {MIN_MEMORY} bytes of memory at least, not {memory}")
+
+
+def _cpuset(_limits: object, _attribute: object, cpuset: str | None) -> None:
+    if cpuset is not None:
+        parse_cpuset(cpuset)
+
+
+def _enforcement(_limits: object, _attribute: object, value: str) -> None:
+    if value not in ENFORCEMENTS:
+        raise ValueError(f"limits are enforced {' or '.join(ENFORCEMENTS)}, not {value!r}")
+
+
+def parse_cpuset(text: str) -> frozenset[int]:
+    """Read a list of CPUs: `0-2,4` is 0, 1, 2 and 4; the List Format of cpuset(7).
+
+    Raises:
+        ValueError: it is none.
+    """
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) > MAX_CPU:
+            raise ValueError(f"{text!r} is no list of CPUs, such as 0-2,4")
+        if not (found := range(int(first), int(last or first) + 1)):
+            raise ValueError(f"{part} in {text!r} goes backwards")
+        cpus.update(found)
+    return frozenset(cpus)
+
+
 @frozen(kw_only=True)
 class Limits:
-    """What the job may use at most."""
+    """What the job may use at most. None: what the supervisor's settings say, or no limit.
+
+    Attributes:
+        cpus: CPUs' worth of time, over each 100 ms: 0.5 is half of one.
+        cpuset: the CPUs that it may run on: 0-2,4.
+        memory_bytes: bytes of memory, page cache and tmpfs files included; beyond, the OOM killer.
+        swap_bytes: bytes of swap beside the memory; 0 if only memory is limited.
+        pids: processes and threads.
+        io_read_bps: bytes per second read from the device.
+        io_write_bps: bytes per second written to it; only direct writes, where cgroups are v1.
+        io_read_iops: reads per second.
+        io_write_iops: writes per second.
+        io_device: a path on the device, or the device's own; None: the working directory's.
+        nofile: open files of each process.
+        enforcement: `required`: a limit that this host cannot enforce is an error; `best-effort`:
+            it is left out.
+    """
+
+    cpus: float | None = field(default=None, validator=_cpus)
+    cpuset: str | None = field(default=None, validator=_cpuset)
+    memory_bytes: int | None = field(default=None, validator=_memory)
+    swap_bytes: int | None = field(default=None, validator=_not_negative)
+    pids: int | None = field(default=None, validator=_more_than_zero)
+    io_read_bps: int | None = field(default=None, validator=_more_than_zero)
+    io_write_bps: int | None = field(default=None, validator=_more_than_zero)
+    io_read_iops: int | None = field(default=None, validator=_more_than_zero)
+    io_write_iops: int | None = field(default=None, validator=_more_than_zero)
+    io_device: str | None = None
+    nofile: int | None = field(default=None, validator=_more_than_zero)
+    enforcement: str = field(default="required", validator=_enforcement)
 
 
 @frozen(kw_only=True)
@@ -148,11 +230,24 @@ class Exit:
 
 @frozen(kw_only=True)
 class Usage:
-    """What a job uses or used: seconds of CPU, bytes, counts."""
+    """What a job uses or used.
+
+    Attributes:
+        cpu_s: seconds of CPU time.
+        cpu_throttled_s: seconds for which it was kept from running by its `cpus` limit.
+        memory_bytes: memory now.
+        memory_peak_bytes: the most it had; without cgroups, that of its largest process.
+        oom_kills: processes of it that the OOM killer ended.
+        pids: processes and threads now.
+        io_read_bytes: bytes read from block devices.
+        io_write_bytes: bytes written to them.
+    """
 
     cpu_s: float = 0.0
+    cpu_throttled_s: float = 0.0
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
+    oom_kills: int = 0
     pids: int = 0
     io_read_bytes: int = 0
     io_write_bytes: int = 0
@@ -181,7 +276,8 @@ class Output:
 class Job:
     """All that is known of a job; as a map it is what `inspect --json` prints.
 
-    Times are UTC, ISO 8601 with microseconds.
+    Times are UTC, ISO 8601 with microseconds. `limits` are those that are enforced; `notes` are
+    sentences about those that were asked for and are not.
     """
 
     id: str
@@ -197,6 +293,7 @@ class Job:
     pid: int | None = None
     exit: Exit | None = None
     limits: Limits = Limits()
+    notes: tuple[str, ...] = ()
     usage: Usage = Usage()
     output: Output = Output()
 

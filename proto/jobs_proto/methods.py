@@ -179,11 +179,11 @@ METHODS: Final = MappingProxyType(
         "wait": Method(Wait, on_job=True),
         "kill": Method(Kill, on_job=True),
         "signal": Method(Signal, on_job=True),
+        "pause": Method(OneJob, on_job=True),
+        "resume": Method(OneJob, on_job=True),
         "follow": Method(Follow, on_job=True, takes_over=True),
     }
 )
 
-PLANNED: Final = frozenset(
-    {"pause", "resume", "update", "exec", "attach", "events", "stats", "remove"}
-)
+PLANNED: Final = frozenset({"update", "exec", "attach", "events", "stats", "remove"})
 """Methods of the design that this version answers with `unimplemented`."""

@@ -11,11 +11,13 @@ its own protocol version and the previous one, because after an upgrade they are
                                refused  {why}            it did not launch: somebody else has
                                started  {pid, time_ns}
                                grew     {total}          once, after a `watch` below that
-                               usage    {…}
+                               usage    {usage, output}
+                               frozen   {frozen}
                                exited   {…}              the exit record, which is on disk by now
     supervisor → shim          watch    {offset}         tell me when there are bytes after this
                                kill     {signal, grace_s, by}
                                signal   {signal}
+                               freeze   {frozen}
                                usage    {}
 """
 
@@ -33,6 +35,8 @@ GREW = "grew"
 KILL = "kill"
 SIGNAL = "signal"
 USAGE = "usage"
+FREEZE = "freeze"
+FROZEN = "frozen"
 EXITED = "exited"
 
 Body = dict[str, object]

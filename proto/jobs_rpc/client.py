@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import trio
+from attrs import evolve
 
 from jobs_proto import methods
 from jobs_proto.errors import JobsError
@@ -143,6 +144,7 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        secrets: Mapping[str, bytes] | None = None,
         **spec: Any,
     ) -> Job:
         """Start a job; it is on the supervisor's disk when this returns.
@@ -154,16 +156,36 @@ class Client:
             name: for people.
             labels: for people and plugins.
             request_id: the same one twice gives the same job; None: a new one.
+            secrets: contents of files in the job's /run/secrets, by name.
             spec: further fields of `Spec`, if `command` is not one.
         """
         params = _params(
             methods.Run,
-            spec=_spec(command, spec),
+            spec=_naming(_spec(command, spec), secrets or {}),
             name=name,
             labels=dict(labels or {}),
             request_id=request_id or str(uuid.uuid4()),
+            secrets=dict(secrets or {}),
         )
         return await self._persist(Patience(RUN_RETRY_S), lambda: self._job("run", params))
+
+    async def rehearse(
+        self,
+        command: Sequence[str] | Spec,
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        **spec: Any,
+    ) -> dict[str, Any]:
+        """Ask for the steps that would set a job up, `{steps, notes}`; nothing is started.
+
+        Args:
+            command: as for `run`.
+            secrets: as for `run`.
+            spec: as for `run`.
+        """
+        wanted = _naming(_spec(command, spec), secrets or {})
+        params = _params(methods.Run, spec=wanted, secrets=dict(secrets or {}), dry_run=True)
+        return _read_map(await self.call("run", params))
 
     async def list(
         self,
@@ -221,6 +243,14 @@ class Client:
     async def signal(self, job_id: str, signal: str) -> Job:
         """Deliver one signal to a job's leader and its process group."""
         return await self._job("signal", _params(methods.Signal, id=job_id, signal=signal))
+
+    async def pause(self, job_id: str) -> Job:
+        """Freeze every process of a job; give it paused."""
+        return await self._job("pause", _params(methods.OneJob, id=job_id))
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; give it running."""
+        return await self._job("resume", _params(methods.OneJob, id=job_id))
 
     def follow(
         self,
@@ -284,6 +314,17 @@ def _spec(command: Sequence[str] | Spec, fields: Mapping[str, Any]) -> Spec:
     if isinstance(command, str):
         raise TypeError('a command is a sequence: ["ls", "-l"], not "ls -l"')
     return _make(Spec, argv=tuple(command), **fields)
+
+
+def _naming(spec: Spec, secrets: Mapping[str, bytes]) -> Spec:
+    """Let a spec name the secrets that are sent beside it."""
+    if not secrets:
+        return spec
+    names = tuple(sorted({*spec.isolation.secrets, *secrets}))
+    try:
+        return evolve(spec, isolation=evolve(spec.isolation, secrets=names))
+    except ValueError as error:
+        raise JobsError("invalid_argument", str(error)) from None
 
 
 def _read_job(raw: object, method: str) -> Job:

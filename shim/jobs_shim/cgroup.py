@@ -1,8 +1,9 @@
-"""The job's cgroup, as the shim needs it: made, attached to, killed, proved empty, removed.
+"""The job's cgroups, as the shim needs them: made, entered, read, frozen, killed, proved empty, gone.
 
-The supervisor knows the host's hierarchies and writes directories and values into the plan; here
-is only what must work without a supervisor. `track` is a cgroup v2 directory, on a hybrid host too:
-its `cgroup.kill` and `cgroup.events` are what ends a job and proves it (cgroup-v2.rst).
+The supervisor knows the host's hierarchies and writes directories and values into the plan
+(`jobs_supervisor.cgroups`); here is only what must work without a supervisor. The first directory
+is always a cgroup v2, on a hybrid host too: its `cgroup.kill` and `cgroup.events` are what ends a
+job and proves it (cgroup-v2.rst). The others are v1 hierarchies with their limits and counters.
 """
 
 import os
@@ -12,33 +13,54 @@ import time
 from jobs_shim import syscalls
 
 KILL_DEADLINE_S = 30.0
-"""How long the kernel may take to end killed processes; one in uninterruptible sleep can outlast it."""
+"""How long the kernel may take to end killed processes; one that waits for a disk can outlast it."""
 
 
 class Cgroup:
-    """The directories of one job in each hierarchy.
+    """The directories of one job.
 
     Args:
-        track: the directory in the v2 tree; None where the host gives none.
+        plan: `{unified, directories: [[hierarchy, path, [[file, value]…]]…]}`, the v2 one first; None
+            where the host has none.
     """
 
-    __slots__ = ("fd", "track")
+    __slots__ = ("directories", "fd", "procs", "track", "unified")
 
-    def __init__(self, track: str | None) -> None:
-        self.track = track
+    def __init__(self, plan: dict[str, object] | None) -> None:
+        self.directories = plan["directories"] if plan else []
+        self.unified = bool(plan and plan["unified"])
+        self.track = self.directories[0][1] if self.directories else None  # type: ignore[index]
         self.fd = -1
+        self.procs: list[int] = []
+
+    # -- making and entering -----------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the directory, and open it: the leader's mount namespace may not show its path."""
-        if self.track is not None:
-            os.makedirs(self.track, exist_ok=True)
-            self.fd = os.open(self.track, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Make the directories and set the limits; keep open what the leader enters them by.
+
+        By descriptor, because the leader's mount namespace may not show the paths.
+
+        Raises:
+            OSError: with the directory or the file that it is about.
+        """
+        for _, path, values in self.directories:  # type: ignore[attr-defined]
+            os.makedirs(path, exist_ok=True)
+            for name, value in values:
+                write(f"{path}/{name}", value)
+            if self.fd < 0:
+                self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                self.procs.append(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+
+    def descriptors(self) -> list[int]:
+        """Give what `create` keeps open."""
+        return [self.fd, *self.procs] if self.fd >= 0 else []
 
     def fork(self) -> tuple[int, bool]:
-        """Fork; gives the pid (0 in the child), and whether the child was born in the cgroup.
+        """Fork; gives the pid (0 in the child), and whether the child was born in the v2 cgroup.
 
         Where that is refused, by a seccomp filter without clone3(2) for example, it has to
-        `attach`; what else is wrong comes out there.
+        `enter`; what else is wrong comes out there.
         """
         if self.track is None:
             return os.fork(), True
@@ -47,30 +69,81 @@ class Cgroup:
         except OSError:
             return os.fork(), False
 
-    def attach(self) -> None:
-        """Move this process into the cgroup: cgroups(7), `cgroup.procs`."""
+    def enter(self, *, born_inside: bool) -> None:
+        """Move this process into each cgroup that it was not born in: cgroups(7), `cgroup.procs`."""
         try:
-            fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
-            os.write(fd, b"0")
-            os.close(fd)
+            if not born_inside:
+                fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+                os.write(fd, b"0")
+                os.close(fd)
+            for fd in self.procs:
+                os.write(fd, b"0")
         except OSError as error:
             error.filename = self.track
             raise
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def usage(self) -> dict[str, object]:
+        """Give what the job uses, by the names of `jobs_proto.job.Usage`; what is known of it."""
+        if self.unified:
+            return self._usage_v2()
+        return self._usage_v1({name: path for name, path, _ in self.directories})  # type: ignore[attr-defined]
+
+    def _usage_v2(self) -> dict[str, object]:
+        track = self.track
+        cpu = table(f"{track}/cpu.stat")
+        used = {"cpu_s": cpu.get("usage_usec", 0) / 1e6}
+        used["cpu_throttled_s"] = cpu.get("throttled_usec", 0) / 1e6
+        used["memory_bytes"] = number(f"{track}/memory.current")
+        used["memory_peak_bytes"] = number(f"{track}/memory.peak") or used["memory_bytes"]
+        used["oom_kills"] = table(f"{track}/memory.events").get("oom_kill", 0)
+        used["pids"] = number(f"{track}/pids.current")
+        words = read(f"{track}/io.stat").split()
+        for name, key in (("io_read_bytes", "rbytes="), ("io_write_bytes", "wbytes=")):
+            used[name] = sum(int(word[len(key) :]) for word in words if word.startswith(key))
+        return used  # type: ignore[return-value]
+
+    def _usage_v1(self, paths: dict[str, str]) -> dict[str, object]:
+        used: dict[str, object] = {}
+        if "cpuacct" in paths:
+            used["cpu_s"] = number(f"{paths['cpuacct']}/cpuacct.usage") / 1e9
+            stat = table(f"{paths['cpu']}/cpu.stat")
+            used["cpu_throttled_s"] = stat.get("throttled_time", 0) / 1e9
+        if "memory" in paths:
+            memory = paths["memory"]
+            used["memory_bytes"] = number(f"{memory}/memory.usage_in_bytes")
+            used["memory_peak_bytes"] = number(f"{memory}/memory.max_usage_in_bytes")
+            used["oom_kills"] = table(f"{memory}/memory.oom_control").get("oom_kill", 0)
+        if "pids" in paths:
+            used["pids"] = number(f"{paths['pids']}/pids.current")
+        if "blkio" in paths:
+            lines = read(f"{paths['blkio']}/blkio.throttle.io_service_bytes").split("\n")
+            for name, key in (("io_read_bytes", "Read"), ("io_write_bytes", "Write")):
+                used[name] = sum(int(w[2]) for w in map(str.split, lines) if w[1:2] == [key])
+        return used
+
+    # -- freezing, killing, removing ---------------------------------------------------------
+
+    def freeze(self, *, frozen: bool) -> bool:
+        """Stop every process of the job, or let them go on; False if there is no cgroup for it."""
+        if self.track is None:
+            return False
+        write(f"{self.track}/cgroup.freeze", "1" if frozen else "0")
+        return True
 
     def kill(self) -> bool:
         """Send SIGKILL to every process at once; False if there is no cgroup to do it by."""
         if self.track is None:
             return False
         try:
-            fd = os.open(f"{self.track}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+            write(f"{self.track}/cgroup.kill", "1")
         except FileNotFoundError:
             return False
-        os.write(fd, b"1")
-        os.close(fd)
         return True
 
     def wait_empty(self, deadline_s: float = KILL_DEADLINE_S) -> bool:
-        """Wait until `cgroup.events` says `populated 0`; False if it does not within the deadline."""
+        """Wait until `cgroup.events` says `populated 0`; False if it does not in time."""
         if self.track is None:
             return True
         try:
@@ -92,8 +165,43 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove the directories; they must be empty."""
-        if self.track is not None:
+        for _, path, _ in self.directories:  # type: ignore[attr-defined]
             try:
-                os.rmdir(self.track)
+                os.rmdir(path)
             except FileNotFoundError:
-                pass
+                continue
+
+
+def write(path: str, value: str) -> None:
+    """Write a control file at once."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """Read a control file; one that this kernel does not have is empty."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(fd, 65536).decode()
+    finally:
+        os.close(fd)
+
+
+def number(path: str) -> int:
+    """Read a control file that holds one number; 0 if there is none."""
+    return int(read(path) or 0)
+
+
+def table(path: str) -> dict[str, int]:
+    """Read a flat-keyed control file: `key value` on each line."""
+    rows = map(str.split, read(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2}

@@ -65,7 +65,7 @@ def run(
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     leader, inside = cgroup.fork()
     if leader == 0:
-        _lead(plan["leader"], start, stdio, None if inside else cgroup)
+        _lead(plan["leader"], start, stdio, cgroup, born_inside=inside)
     start.close()
     for fd in stdio:
         os.close(fd)
@@ -88,7 +88,9 @@ def _lead(
     steps: list[list[object]],
     start: socket.socket,
     stdio: tuple[int, int, int],
-    attach: Cgroup | None,
+    cgroup: Cgroup,
+    *,
+    born_inside: bool,
 ) -> None:
     """Become the job's command; never returns."""
     try:
@@ -98,8 +100,7 @@ def _lead(
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         start.send(encode([LEADER]))  # the shim learns our pid from the packet's credentials
-        if attach is not None:
-            _attach(attach)
+        _enter(cgroup, born_inside=born_inside)
         execute(steps)
     except StepError as error:
         _report(start, error)
@@ -107,11 +108,11 @@ def _lead(
         os._exit(127)
 
 
-def _attach(cgroup: Cgroup) -> None:
+def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
     try:
-        cgroup.attach()
+        cgroup.enter(born_inside=born_inside)
     except OSError as error:
-        raise StepError("attach", error) from None
+        raise StepError("cgroup", error) from None
 
 
 def _serve(channel: socket.socket, wake: int, leader: int) -> int | None:

@@ -33,9 +33,8 @@ _FSCONFIG_CMD_CREATE = 6
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 MOUNT_ATTR_RDONLY = 0x1
-MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_DATA = 0x2 | MOUNT_ATTR_NODEV | 0x8  # no set-user-ID, no devices, no programs
 
 
 def _check(result: int, path: str | None = None) -> int:
@@ -85,19 +84,21 @@ def pivot_root(root: int, path: str) -> None:
     os.chdir("/")
 
 
-def tmpfs(options: dict[str, str]) -> int:
-    """fsopen(2), fsconfig(2), fsmount(2): make a tmpfs that is nowhere yet; give its root.
+def new(fstype: str, options: str, attributes: int) -> int:
+    """fsopen(2), fsconfig(2), fsmount(2): make a file system that is nowhere yet; give its root.
 
     Args:
-        options: of tmpfs(5).
+        fstype: its type.
+        options: its own, `key=value,…`.
+        attributes: MOUNT_ATTR_…, whose numbers are those of MS_… in mount(2).
     """
-    context = _check(_libc.syscall(_FSOPEN, b"tmpfs", ctypes.c_uint(_CLOEXEC)), "tmpfs")
+    context = _check(_libc.syscall(_FSOPEN, fstype.encode(), ctypes.c_uint(_CLOEXEC)), fstype)
     try:
-        for key, value in options.items():
-            pair = (os.fsencode(key), os.fsencode(value))
-            _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_SET_STRING, *pair, 0), "tmpfs")
-        _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), "tmpfs")
-        attributes = ctypes.c_uint(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-        return _check(_libc.syscall(_FSMOUNT, context, _CLOEXEC, attributes), "tmpfs")
+        for option in options.split(",") if options else ():
+            key, _, value = option.encode().partition(b"=")
+            _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_SET_STRING, key, value, 0), option)
+        _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), fstype)
+        made = _libc.syscall(_FSMOUNT, context, ctypes.c_uint(_CLOEXEC), ctypes.c_uint(attributes))
+        return _check(made, fstype)
     finally:
         os.close(context)

@@ -21,7 +21,7 @@ import os
 import stat
 
 from jobs_proto import files
-from jobs_shim import mount_api, syscalls
+from jobs_shim import mount_api
 
 _ROOT = "/"
 _COVER = "cover"
@@ -71,7 +71,7 @@ def cover(paths: list[str]) -> None:
 
 def _cover() -> int:
     if _COVER not in _held:
-        fd = mount_api.tmpfs({"mode": "0", "size": "4k"})
+        fd = mount_api.new("tmpfs", "mode=0,size=4k", mount_api.MOUNT_ATTR_DATA)
         os.mkdir(_DIRECTORY, 0, dir_fd=fd)
         os.close(os.open(_FILE, os.O_CREAT | os.O_CLOEXEC, 0, dir_fd=fd))
         mount_api.mount_setattr(fd, _COVER, on=mount_api.MOUNT_ATTR_RDONLY, recursive=False)
@@ -145,7 +145,7 @@ def secrets(name: str, path: str, uid: int, gid: int) -> None:
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     contents = files.decode(os.read(source, os.fstat(source).st_size))
     os.close(source)
-    directory = mount_api.tmpfs({"mode": "755"})
+    directory = mount_api.new("tmpfs", "mode=755", mount_api.MOUNT_ATTR_DATA)
     for file, content in contents.items():  # type: ignore[attr-defined]
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(file, flags, 0o400, dir_fd=directory)
@@ -185,13 +185,14 @@ def place(fstype: str, target: str, flags: int, options: str) -> None:
     """Mount a new file system."""
     fd = _target(target, directory=True)
     try:
-        syscalls.mount(fstype, f"/proc/self/fd/{fd}", fstype, flags, options)
+        tree = mount_api.new(fstype, options, flags)
     except OSError as error:
         error.filename = target
         raise
-    finally:
-        os.close(fd)
-    _made.add(_device(target))
+    mount_api.move_mount(tree, fd, target)
+    _made.add(os.fstat(tree).st_dev)
+    os.close(tree)
+    os.close(fd)
 
 
 def place_if_there(fstype: str, target: str, flags: int, options: str) -> None:
@@ -200,14 +201,6 @@ def place_if_there(fstype: str, target: str, flags: int, options: str) -> None:
     if fd is not None:
         os.close(fd)
         place(fstype, target, flags, options)
-
-
-def _device(path: str) -> int:
-    fd = _open(path)
-    try:
-        return os.fstat(fd).st_dev
-    finally:
-        os.close(fd)
 
 
 def bind(name: str, target: str, read_only: bool) -> None:  # noqa: FBT001  # a step's argument

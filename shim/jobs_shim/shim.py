@@ -64,6 +64,8 @@ class Shim:
         self.started_ns: int | None = None
         self.deadline: float | None = None  # monotonic
         self.kill_at: float | None = None  # monotonic: the end of the grace period
+        self.pending: int | None = None  # a signal for when the leader executes
+        self.frozen = False
         self.killed = False  # SIGKILL was sent to everything
         self.killed_by: str | None = None
         self.timed_out = False
@@ -115,11 +117,13 @@ class Shim:
     def launch(self) -> None:
         """Make the cgroup, the socket, the pipes and init."""
         self.listen()
+        step = "cgroup"
         try:
             self.cgroup.create()
+            step = "launch"
             self.fork_init()
         except OSError as error:
-            self.failed = ["launch", error.errno or 0, error.filename]
+            self.failed = [step, error.errno or 0, error.filename]
             self.ended = True
 
     def listen(self) -> None:
@@ -165,9 +169,9 @@ class Shim:
     ) -> None:
         """Drop what is the shim's and be init; never returns."""
         try:
-            keep = {channel.fileno(), start.fileno(), self.cgroup.fd, *stdio}
+            keep = {channel.fileno(), start.fileno(), *self.cgroup.descriptors(), *stdio}
             first = 3
-            for fd in sorted(keep - {-1}):
+            for fd in sorted(keep):
                 if fd > first:
                     syscalls.close_range(first, fd - 1)
                 first = fd + 1
@@ -215,6 +219,8 @@ class Shim:
             if timeout_s is not None:
                 self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
             self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
+            if self.pending is not None:
+                self.signal(self.pending)
 
     def hear_init(self, fd: int, _events: int) -> None:
         """init's channel: the leader's wait status."""
@@ -279,11 +285,17 @@ class Shim:
         at = time.monotonic() + grace_s
         self.kill_at = at if self.kill_at is None else min(at, self.kill_at)
         self.signal(number)
+        self.freeze(frozen=False)  # a frozen process cannot heed what it was asked
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop every process of the job, or let them go on."""
+        if self.frozen != frozen and self.cgroup.freeze(frozen=frozen):
+            self.frozen = frozen
 
     def signal(self, number: int) -> None:
-        """Deliver a signal to the leader's process group, if the leader executes."""
-        if self.started_ns is None or self.ended:
-            self.kill_at = time.monotonic() if self.kill_at is not None else None
+        """Deliver a signal to the leader's process group, once the leader executes."""
+        if self.started_ns is None:
+            self.pending = number
             return
         try:
             self.channel.send(files.encode([init.SIGNAL, number]))
@@ -305,6 +317,7 @@ class Shim:
         self.cgroup.kill()
         empty = self.cgroup.wait_empty()
         self.output.drain(self.pipes)
+        self.used = self.usage()
         if empty:
             self.cgroup.remove()
         self.output.sync()
@@ -325,25 +338,27 @@ class Shim:
             "killed": self.killed,
             "killed_by": self.killed_by,
             "timed_out": self.timed_out,
-            "oom": False,
+            "oom": bool(self.used.get("oom_kills")),
             "pid": self.leader,
             "started_ns": self.started_ns,
             "finished_ns": self.output.now_ns(),
-            "usage": self.usage(),
+            "usage": self.used,
             "output": self.output.counts(),
         }
 
     def usage(self) -> dict[str, object]:
-        """Give what the job used: of ended processes from wait4(2), once init is gone."""
+        """Give what the job uses or used: of its cgroups, else of what wait4(2) told of it."""
+        counted = self.cgroup.usage()
         used = self.rusage
         if used is None:
-            return {}
-        return {
+            return counted
+        waited = {
             "cpu_s": used.ru_utime + used.ru_stime,
             "memory_peak_bytes": used.ru_maxrss * 1024,
             "io_read_bytes": used.ru_inblock * 512,
             "io_write_bytes": used.ru_oublock * 512,
         }
+        return waited | {name: value for name, value in counted.items() if value}
 
     # -- supervisors -------------------------------------------------------------------------
 
@@ -414,6 +429,12 @@ class Shim:
             self.begin_kill(int(body["signal"]), float(body["grace_s"]))  # type: ignore[call-overload,arg-type]
         elif kind == protocol.SIGNAL:
             self.signal(int(body["signal"]))  # type: ignore[call-overload]
+        elif kind == protocol.FREEZE:
+            self.freeze(frozen=bool(body["frozen"]))
+            self.tell_all(protocol.FROZEN, {"frozen": self.frozen})
+        elif kind == protocol.USAGE:
+            answer = {"usage": self.usage(), "output": self.output.counts()}
+            self.tell(connection, protocol.USAGE, answer)
 
 
 def make_pipe() -> tuple[int, int]:

@@ -5,12 +5,14 @@
 """
 
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from attrs import field, frozen
 
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
+from jobs_proto.job import Limits
 from jobs_proto.wire import structure
 
 DEFAULT_PORT = 7520
@@ -66,6 +68,8 @@ class JobSettings:
         grace_s: seconds between TERM and KILL when a job's deadline fires.
         isolation: `required`: a host that gives no namespaces runs no jobs; `best-effort`: it does,
             and says what is missing.
+        default_limits: what a job gets that asks for nothing, where the host can enforce it.
+        max_limits: what no job gets more of.
         tmp_bytes: the size of each private /tmp, /var/tmp and /dev of a job, and of a tmpfs that
             names none; what is in it counts as the job's memory.
         hidden: further files and directories that no job may see; the supervisor's own never are.
@@ -77,6 +81,8 @@ class JobSettings:
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
     isolation: str = field(default="required", validator=_isolation)
+    default_limits: Limits = field(factory=partial(Limits, pids=4096))
+    max_limits: Limits = field(factory=Limits)
     tmp_bytes: int = field(default=1 << 30, validator=_positive)
     hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

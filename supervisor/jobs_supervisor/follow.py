@@ -46,7 +46,8 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     finally:
         reader.close()
     job = unstructure(live.job)
-    total = live.total if exited else indexed(directory)
+    # What was sent is what is counted: the index may have grown since.
+    total = live.total if exited else min(reader.offset, indexed(directory))
     exit_ = job["exit"] if exited else None
     await sink.notify("end", {"total": total, "exit": exit_, "job": job})
 

@@ -39,11 +39,20 @@ class ForkServer:
         self.why = ""
         self.pid = 0
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep one running; started when the first has said hello."""
+    async def run(
+        self,
+        cgroup: Path | None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep one running; started when the first has said hello.
+
+        Args:
+            cgroup: where it, and so every shim, belongs; None: where we are.
+            task_status: of trio.
+        """
         while True:
             try:
-                await self._serve(task_status)
+                await self._serve(cgroup, task_status)
             except (OSError, ValueError, trio.TooSlowError) as error:
                 if not self.mode:
                     raise JobsError(
@@ -54,7 +63,7 @@ class ForkServer:
             log.warning("the fork server ended; starting another", pid=self.pid)
             await trio.sleep(RESTART_S)
 
-    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _serve(self, cgroup: Path | None, task_status: trio.TaskStatus[None]) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             process = await trio.lowlevel.open_process(
@@ -67,6 +76,8 @@ class ForkServer:
         try:
             with trio.fail_after(HELLO_S):
                 packet = await connection.recv(protocol.MAX_PACKET)
+            if cgroup is not None:
+                (cgroup / "cgroup.procs").write_text(str(process.pid))
             _kind, hello = protocol.unpack(packet)
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import trio
 from attrs import evolve
 
-from jobs_proto.job import Job, Output, signal_number
+from jobs_proto.job import Job, signal_number
 from jobs_proto.methods import METHODS, PROTOCOL_VERSION
 from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler
@@ -15,6 +15,15 @@ from jobs_supervisor.output import indexed
 
 FAIR_JOBS = 100
 """Jobs that `list` looks at before it lets other tasks run."""
+
+
+LIST_BYTES = 16 << 20
+"""Commands and environments in one answer to `list`: one job's may be megabytes."""
+
+
+def _weight(job: Job) -> int:
+    spec = job.spec
+    return sum(map(len, spec.argv)) + sum(len(k) + len(v) for k, v in spec.env.items())
 
 
 class Handlers:
@@ -36,7 +45,7 @@ class Handlers:
         job: Job = live.job
         if not live.exited:
             total = indexed(self._jobs.directory(job.id))
-            job = evolve(job, output=Output(total=total))
+            job = evolve(job, output=evolve(job.output, total=max(total, job.output.total)))
         return unstructure(job)
 
     async def _hello(self, _call: Call) -> object:
@@ -56,24 +65,31 @@ class Handlers:
         }
 
     async def _run(self, call: Call) -> object:
+        if call.params.dry_run:
+            return await self._jobs.rehearse(call.identity.name, call.params)
         return unstructure(await self._jobs.submit(call.identity.name, call.params))
 
     async def _list(self, call: Call) -> object:
         listed: list[dict[str, object]] = []
-        seen = 0
+        seen = size = 0
         for live in self._jobs.newest_first(unfinished=not call.params.all):
             seen += 1
             if seen % FAIR_JOBS == 0:
                 await trio.lowlevel.checkpoint()
             if call.params.own and live.job.owner != call.identity.name:
                 continue
-            if call.may_see(live.job):
-                listed.append(unstructure(live.job))
+            if not call.may_see(live.job):
+                continue
+            size += _weight(live.job)
+            if size > LIST_BYTES:
+                return {"jobs": listed, "complete": False}
+            listed.append(unstructure(live.job))
             if len(listed) == call.params.limit:
                 break
-        return {"jobs": listed}
+        return {"jobs": listed, "complete": True}
 
     async def _inspect(self, call: Call) -> object:
+        await self._jobs.measure(call.target)
         return self._view(call.target)
 
     async def _wait(self, call: Call) -> object:
@@ -89,6 +105,14 @@ class Handlers:
 
     async def _signal(self, call: Call) -> object:
         await self._jobs.signal(call.target, signal_number(call.params.signal))
+        return self._view(call.target)
+
+    async def _pause(self, call: Call) -> object:
+        await self._jobs.freeze(call.target, frozen=True)
+        return self._view(call.target)
+
+    async def _resume(self, call: Call) -> object:
+        await self._jobs.freeze(call.target, frozen=False)
         return self._view(call.target)
 
     async def _follow(self, call: Call) -> object:

@@ -75,7 +75,7 @@ SHARED = frozenset(
 """Directories that are not hidden as a whole though a key lies in them: the file alone is."""
 
 SECRETS = "/run/secrets"
-_DEVPTS = "newinstance,ptmxmode=0666,mode=0620"
+_DEVPTS = "ptmxmode=0666,mode=0620"
 _TTY_GROUP = 5  # Debian's and everybody's number of the group tty
 
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,17 +24,18 @@ from attrs import evolve
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Job, Output, timestamp
+from jobs_proto.job import Job, Output, Spec, timestamp
 from jobs_proto.methods import Run
-from jobs_proto.phases import Event, Phase
+from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import isolation, outcome, secrets
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
+from jobs_supervisor.isolation import Walls
+from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.isolation import Walls
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.recover import Verdict, exit_record, judge
 from jobs_supervisor.store import Record, Store
@@ -42,8 +44,14 @@ from jobs_supervisor.users import User, user_of
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
 
+SHIM_ANSWER_S = 2.0
+"""How long a shim may take to answer; it has one thread, which does nothing that waits."""
+
 RETRY_S = (0.01, 2.0)
 """The first and the longest pause before a job's directory is judged again."""
+
+LOOKUP_S = 5.0
+"""How long it may take to find a user in a job's root directory."""
 
 log = structlog.get_logger()
 
@@ -116,35 +124,28 @@ class Jobs:
         if known is not None:
             return known
         self._check(request)
-        await self._find_user(request.spec)
+        await self._user(request.spec)
         job_id = str(uuid.uuid4())
         if request.secrets:
-            write = (secrets.write, self.directory(job_id), request.secrets)
-            await trio.to_thread.run_sync(*write)
+            place = self.directory(job_id)
+            await trio.to_thread.run_sync(secrets.write, place, request.secrets)
         try:
             # The same request may have come again while this one waited for a disk.
             known = self._known(owner, request)
             if known is None:
-                self._check(request)
-                return await self._take_on(owner, request, job_id)
+                return await self._take_on(owner, request, job_id, self._check(request))
         except JobsError:
             secrets.withdraw(self.directory(job_id))
             raise
         secrets.withdraw(self.directory(job_id))
         return known
 
-    async def _take_on(self, owner: str, request: Run, job_id: str) -> Job:
+    async def _take_on(self, owner: str, request: Run, job_id: str, granted: Granted) -> Job:
         live = LiveJob(
             Record(
-                job=Job(
-                    id=job_id,
-                    name=request.name,
-                    owner=owner,
-                    labels=request.labels,
-                    spec=request.spec,
-                    created_at=timestamp(time.time_ns()),
-                ),
+                job=_new_job(job_id, owner, request, granted),
                 request_id=request.request_id,
+                device=granted.device,
             )
         )
         key = (owner, request.request_id or live.job.id)
@@ -189,22 +190,71 @@ class Jobs:
             )
         return job
 
-    def _check(self, request: Run) -> None:
+    def _check(self, request: Run) -> Granted:
         """Refuse what cannot be carried out, before anything is written down."""
-        if self._host.mode == NONE and self._settings.isolation == "required":
+        whole = self._host.mode != NONE and self._walls.filter
+        if not whole and self._settings.isolation == "required":
             raise JobsError(
                 "failed_precondition",
-                "this host gives no namespaces, and the supervisor requires them: "
+                "this host cannot isolate jobs as the supervisor requires: "
                 f"{'; '.join(self._host.missing)}. An operator can set "
                 '[jobs] isolation = "best-effort"',
             )
-        user_of(request.spec, self._settings)
+        isolation.check(request.spec.isolation, self._walls)
         if len(self._queue) >= self._settings.max_queued:
             raise JobsError(
                 "resource_exhausted",
                 f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
+        return grant(
+            request.spec.limits,
+            self._settings.default_limits,
+            self._settings.max_limits,
+            self._host.tree,
+            (request.spec.isolation.rootfs or "") + request.spec.cwd,
+        )
+
+    async def _user(self, spec: Spec) -> User:
+        """Find the user of a job.
+
+        Raises:
+            JobsError: there is no such user, or it cannot be found out.
+        """
+        find = partial(user_of, spec, self._settings.default_user, root=self._walls.root)
+        if spec.isolation.rootfs is None:
+            return find()
+        try:
+            with trio.fail_after(LOOKUP_S):  # somebody's directory may be on anything
+                return await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise JobsError(
+                "unavailable", f"{spec.isolation.rootfs} gave no /etc/passwd within {LOOKUP_S:g} s"
+            ) from None
+
+    async def rehearse(self, owner: str, request: Run) -> dict[str, object]:
+        """Give the steps that would set up a job; nothing is started or written down.
+
+        Raises:
+            JobsError: as `submit`.
+        """
+        granted = self._check(request)
+        user = await self._user(request.spec)
+        job = _new_job(str(uuid.uuid4()), owner, request, granted)
+        cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
+        return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
+
+    def _plan(self, job: Job, user: User, cgroup: dict[str, object] | None) -> dict[str, object]:
+        return make_plan(
+            job,
+            user,
+            self._host,
+            self._walls,
+            self._settings,
+            cgroup=cgroup,
+            boot=self._boot,
+            secrets=str(self.directory(job.id) / files.SECRETS),
+        )
 
     # -- admission ---------------------------------------------------------------------------
 
@@ -215,8 +265,7 @@ class Jobs:
         """Note what a launch must leave on the disk before it is asked for."""
         self._running += 1
         live.apply(Event.ADMIT)
-        base = self._host.cgroups
-        cgroup = None if base is None else str(base / live.job.id)
+        cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
 
     def _admit(self) -> None:
@@ -273,18 +322,12 @@ class Jobs:
             return
         directory.mkdir(mode=0o700, exist_ok=True)
         try:
-            plan = make_plan(
-                live.job.spec,
-                live.job.id,
-                self._host,
-                self._settings,
-                cgroup=live.record.cgroup,
-                boot=self._boot,
-            )
+            user = await self._user(live.job.spec)
         except JobsError as error:  # the user was removed while the job was waiting, for example
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)
             self._finish(live, job)
             return
+        plan = self._plan(live.job, user, live.record.cgroup)
         sock = await self._forkserver.launch(directory, files.encode(plan))
         await self._tend(live, ShimLink(sock))
 
@@ -309,6 +352,10 @@ class Jobs:
             if body["started_ns"] is not None:
                 self._started(live, body["leader"], body["started_ns"])
             live.grown(int(body["total"]))  # type: ignore[call-overload]
+        elif kind == protocol.FROZEN:
+            self._frozen(live, frozen=bool(body["frozen"]))
+        elif kind == protocol.USAGE:
+            live.measured(outcome.usage(body["usage"]), Output(**body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
             self._finish(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
@@ -317,6 +364,12 @@ class Jobs:
     def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
+            self.store.post(live.record)
+
+    def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
+        event = Event.PAUSE if frozen else Event.RESUME
+        if TABLE[live.job.phase, event] is not None:
+            live.apply(event)
             self.store.post(live.record)
 
     # -- the end -----------------------------------------------------------------------------
@@ -328,6 +381,8 @@ class Jobs:
         live.record = evolve(live.record, job=job, killing=None)
         live.total = max(live.total, job.output.total)
         live.wake()
+        if live.job.spec.isolation.secrets:
+            secrets.forget(self.directory(live.job.id))
         self._nursery.start_soon(self._forget, live)
         self._running -= 1
         self._admit()
@@ -343,7 +398,7 @@ class Jobs:
             cgroup = Cgroup(live.record.cgroup)
             cgroup.kill()
             if not await trio.to_thread.run_sync(cgroup.wait_empty):
-                raise OSError(f"processes in {live.record.cgroup} outlive SIGKILL")
+                raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
         self._lose(live, directory, "its shim was killed, and the job with it")
 
@@ -386,6 +441,39 @@ class Jobs:
             )
         await live.link.send(protocol.SIGNAL, {"signal": number})
 
+    async def freeze(self, live: LiveJob, *, frozen: bool) -> None:
+        """Pause or resume the job; return when the shim has done it.
+
+        Raises:
+            JobsError: `failed_precondition`: not in this phase, or not on this host.
+        """
+        event = Event.PAUSE if frozen else Event.RESUME
+        try:
+            wanted = advance(live.job.phase, event)
+        except RefusedError as error:
+            raise JobsError("failed_precondition", f"{error}: {live.job.short_id}") from None
+        if live.record.cgroup is None:
+            why = "; ".join(self._host.missing)
+            raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
+        if live.link is None:
+            raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.job.phase is not wanted and not live.exited:
+                await live.changed()
+            return
+        raise JobsError("unavailable", "the job's shim does not answer; try again")
+
+    async def measure(self, live: LiveJob) -> None:
+        """Have the job's usage and output be those of now, if its shim answers in time."""
+        if live.link is None or live.exited:
+            return
+        before = live.measurements
+        await live.link.send(protocol.USAGE, {})
+        with trio.move_on_after(SHIM_ANSWER_S):
+            while live.measurements == before and not live.exited:
+                await live.changed()
+
     def current(self, record: Record) -> LiveJob:
         """Give the living job of a record, or one that is as dead as the record says."""
         return self.live.get(record.job.id) or LiveJob(record, total=record.job.output.total)
@@ -408,3 +496,16 @@ class Jobs:
 
     async def _put(self, live: LiveJob) -> None:
         await self.store.put(live.record)
+
+
+def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
+    return Job(
+        id=job_id,
+        name=request.name,
+        owner=owner,
+        labels=request.labels,
+        spec=request.spec,
+        created_at=timestamp(time.time_ns()),
+        limits=granted.limits,
+        notes=granted.notes,
+    )

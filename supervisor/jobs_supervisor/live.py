@@ -4,7 +4,7 @@ import trio
 from attrs import define, evolve, field
 
 from jobs_proto import shim as protocol
-from jobs_proto.job import Job, Output
+from jobs_proto.job import Job, Output, Usage
 from jobs_proto.phases import Event, Phase, advance
 from jobs_supervisor.link import ShimLink
 from jobs_supervisor.store import Record
@@ -18,11 +18,13 @@ class LiveJob:
         record: what the store has, or is about to have.
         link: to its shim; None while it is queued, or while we look for the shim.
         total: bytes of output that we know of.
+        measurements: how often the shim has told of the job's usage.
     """
 
     record: Record
     link: ShimLink | None = None
     total: int = 0
+    measurements: int = 0
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)
 
@@ -65,10 +67,13 @@ class LiveJob:
     def grown(self, total: int) -> None:
         """The shim says that there is more output."""
         self._watching = False
-        if total > self.total:
-            self.total = total
-            job = evolve(self.job, output=Output(total=total))
-            self.record = evolve(self.record, job=job)
+        self.total = max(self.total, total)
+        self.wake()
+
+    def measured(self, usage: Usage, output: Output) -> None:
+        """The shim says what the job uses."""
+        self.measurements += 1
+        self.record = evolve(self.record, job=evolve(self.job, usage=usage, output=output))
         self.wake()
 
     async def more_than(self, offset: int) -> None:

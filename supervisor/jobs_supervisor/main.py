@@ -18,13 +18,14 @@ from jobs_certs import CertsError
 from jobs_plugins.manager import PluginError, make_manager
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
-from jobs_supervisor import dev
+from jobs_supervisor import dev, isolation
 from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
-from jobs_supervisor.host import survey
+from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -39,6 +40,7 @@ def main() -> None:
     try:
         if arguments.dev:
             settings = dev.prepare(arguments.dir.absolute())
+            arguments.config = arguments.dir / dev.FILE
         else:
             settings = load(arguments.config)
         with one_per(settings.state_dir):
@@ -126,14 +128,17 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         await writing.start(store.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
-            await nursery.start(forkserver.run)
-            host = survey(forkserver.mode, forkserver.why, _cgroup_name(settings.state_dir))
+            tree = survey(_cgroup_name(settings.state_dir))
+            await nursery.start(forkserver.run, tree.shims)
+            host = describe(forkserver.mode, forkserver.why, tree)
+            walls = isolation.survey(host.mode, settings, arguments.config)
             jobs = Jobs(
                 settings=settings.jobs,
                 state_dir=settings.state_dir,
                 store=store,
                 forkserver=forkserver,
                 host=host,
+                walls=walls,
                 nursery=nursery,
             )
             jobs.restore()
@@ -151,14 +156,15 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
-            _announce(settings, arguments, host.missing)
+            _announce(settings, arguments, host.missing + walls.missing)
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))
             nursery.cancel_scope.cancel()
         writing.cancel_scope.cancel()
     store.close()
-    if host.cgroups is not None and not jobs.live:
-        _remove_if_empty(host.cgroups)
+    for directory in tree.directories():
+        with suppress(OSError):  # jobs have theirs in it
+            directory.rmdir()
 
 
 async def _listen(settings: Settings) -> list[trio.SocketListener]:
@@ -194,11 +200,6 @@ def _announce(settings: Settings, arguments: argparse.Namespace, missing: tuple[
 def _cgroup_name(state_dir: Path) -> str:
     """Name the cgroup of this state directory's jobs: the same at every start, of nobody else."""
     return f"jobs-{hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:12]}"
-
-
-def _remove_if_empty(cgroup: Path) -> None:
-    with suppress(OSError):  # jobs may have theirs in it
-        cgroup.rmdir()
 
 
 def _raise_file_limit() -> None:

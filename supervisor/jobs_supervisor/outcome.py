@@ -1,8 +1,10 @@
 """From a shim's exit record to how the job ended, in the words of `jobs_proto.job`."""
 
 import os
+import signal
 from typing import Any
 
+import attrs
 from attrs import evolve
 
 from jobs_proto.job import Exit, Job, Output, Usage, signal_name, timestamp
@@ -26,16 +28,22 @@ def finished(job: Job, record: dict[str, Any]) -> Job:
         started_at=None if started_ns is None else timestamp(started_ns),
         finished_at=timestamp(record["finished_ns"]),
         exit=_exit(record),
-        usage=Usage(**record["usage"]),
+        usage=usage(record["usage"]),
         output=Output(**record["output"]),
     )
+
+
+def usage(raw: dict[str, Any]) -> Usage:
+    """Read what a shim measured; one of a later version may know more than we do."""
+    known = {field.name for field in attrs.fields(Usage)}
+    return Usage(**{name: value for name, value in raw.items() if name in known})
 
 
 def _outcome(record: dict[str, Any]) -> Outcome:
     if record["error"] is not None:
         return Outcome.START_FAILED if record["started_ns"] is None else Outcome.LOST
-    if record["oom"]:
-        return Outcome.OOM_KILLED
+    if record["oom"] and record["status"] == signal.SIGKILL and not record["killed"]:
+        return Outcome.OOM_KILLED  # it struck the leader; a child's death is in `exit.oom` only
     if record["timed_out"]:
         return Outcome.TIMED_OUT
     if record["killed_by"] is not None:

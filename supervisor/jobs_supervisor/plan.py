@@ -10,7 +10,7 @@ import resource
 import shlex
 
 from jobs_proto.isolation import NO_NETWORK
-from jobs_proto.job import Spec
+from jobs_proto.job import Job, Limits, Spec
 from jobs_supervisor import isolation
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.host import NONE, ROOT, Host
@@ -45,45 +45,45 @@ def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str
 
 
 def make_plan(
-    spec: Spec,
-    job_id: str,
+    job: Job,
     user: User,
     host: Host,
     walls: Walls,
     settings: JobSettings,
     *,
-    cgroup: str | None,
+    cgroup: dict[str, object] | None,
     boot: str,
     secrets: str,
 ) -> dict[str, object]:
     """Make the plan of one job: the map that `jobs_shim.shim.Shim` takes.
 
     Args:
-        spec: what was asked for.
-        job_id: the job's.
-        user: the job's, of `jobs_supervisor.users`.
+        job: with its effective limits.
+        user: who it runs as, of `jobs_supervisor.users`.
         host: what can be had.
         walls: what isolation is made with.
         settings: what jobs get.
-        cgroup: the job's directory.
+        cgroup: of `jobs_supervisor.cgroups.Tree.plan`.
         boot: the kernel's boot, for the shim's identity.
         secrets: the file that holds the job's secrets.
     """
+    spec = job.spec
     leader: list[Step] = [["umask", 0o022]]
     if host.mode != NONE:
         # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
         leader.append(["unshare", CLONE_NEWCGROUP])
         leader += isolation.mount_steps(spec.isolation, user, walls, settings, secrets)
-    leader += _leader_steps(spec, user, walls, environment(spec, user, job_id, settings.path))
+    env = environment(spec, user, job.id, settings.path)
+    leader += _leader_steps(spec, user, walls, job.limits, env)
     return {
-        "job": job_id,
+        "job": job.id,
         "boot": boot,
         "cgroup": cgroup,
         "own_pids": host.mode != NONE,
         "timeout_s": spec.timeout_s,
         "grace_s": settings.grace_s,
         "shim": _shim_steps(host),
-        "init": _init_steps(spec, host, job_id),
+        "init": _init_steps(spec, host, job.id),
         "leader": leader,
     }
 
@@ -117,10 +117,13 @@ def _init_steps(spec: Spec, host: Host, job_id: str) -> list[Step]:
     return steps
 
 
-def _leader_steps(spec: Spec, user: User, walls: Walls, env: dict[str, str]) -> list[Step]:
-    hard = min(NOFILE[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+def _leader_steps(
+    spec: Spec, user: User, walls: Walls, limits: Limits, env: dict[str, str]
+) -> list[Step]:
+    own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = limits.nofile or min(NOFILE[1], own_hard)
     return [
-        ["rlimit", resource.RLIMIT_NOFILE, min(NOFILE[0], hard), hard],
+        ["rlimit", resource.RLIMIT_NOFILE, limits.nofile or min(NOFILE[0], hard), hard],
         *isolation.rights_steps(spec.isolation, user, walls),
         ["chdir", spec.cwd],  # as the user: a directory that it may not enter is an error
         *isolation.filter_steps(spec.isolation, user, walls),
@@ -129,7 +132,7 @@ def _leader_steps(spec: Spec, user: User, walls: Walls, env: dict[str, str]) -> 
 
 
 _SAID = {
-    "attach": "put the job into its cgroup {path}",
+    "cgroup": "set up the job's cgroup {path}",
     "chdir": "change to the working directory {path}",
     "exec": "execute {path}",
     "launch": "prepare the job ({path})",
@@ -191,13 +194,17 @@ _FLAGS = {
     "place_if_there": isolation.MOUNT_FLAGS,
     "devices": isolation.MOUNT_FLAGS,
 }
+_OCTAL = ("umask",)
+_HEX = ("bounding", "capabilities")
 
 
 def _line(step: Step) -> str:
     name, *arguments = step
+    if name in _OCTAL or name in _HEX:
+        arguments[0] = f"{arguments[0]:#o}" if name in _OCTAL else f"{arguments[0]:#x}"
     names = _FLAGS.get(str(name), {})
     words = [_word(argument, names) for argument in arguments]
-    return " ".join([str(name), *(word for word in words if word)])
+    return " ".join([str(name), *(word for word in words if word and word != "None")])
 
 
 def _word(value: object, flags: dict[int, str]) -> str:

@@ -11,6 +11,7 @@ A row holds the job as MessagePack, and beside it the few columns that are searc
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import field, frozen
@@ -32,7 +33,8 @@ CREATE TABLE jobs (
     finished INTEGER NOT NULL,
     request_id TEXT,
     boot TEXT,
-    cgroup TEXT,
+    device TEXT,
+    cgroup BLOB,
     killing BLOB,
     job BLOB NOT NULL
 );
@@ -43,8 +45,8 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 _PUT = """
-INSERT INTO jobs (id, owner, name, finished, request_id, boot, cgroup, killing, job)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs (id, owner, name, finished, request_id, boot, device, cgroup, killing, job)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     finished = excluded.finished, boot = excluded.boot, cgroup = excluded.cgroup,
     killing = excluded.killing, job = excluded.job
@@ -59,7 +61,8 @@ class Record:
         job: what everybody may know.
         request_id: of the `run` that made it.
         boot: the kernel's boot in which its launch was asked for; None: not yet.
-        cgroup: its cgroup directory in the v2 tree, to kill by if its shim is lost.
+        device: `major:minor` of the disk that its I/O limits are about.
+        cgroup: of its plan, to kill and remove by if its shim is lost.
         killing: the kill that was accepted, to be repeated to a shim that may not have heard it:
             `{signal, grace_s, by}`.
     """
@@ -67,7 +70,8 @@ class Record:
     job: Job
     request_id: str | None = None
     boot: str | None = None
-    cgroup: str | None = None
+    device: str | None = None
+    cgroup: dict[str, object] | None = None
     killing: dict[str, str | int | float] | None = None
 
 
@@ -179,21 +183,26 @@ class Store:
         return list(self._select("WHERE NOT finished ORDER BY seq"))
 
     def _select(self, where: str, *values: object) -> Iterator[Record]:
-        columns = "SELECT job, request_id, boot, cgroup, killing FROM jobs "
+        columns = "SELECT job, request_id, boot, device, cgroup, killing FROM jobs "
         cursor = self._reader.execute(columns + where, values)
-        for job, request_id, boot, cgroup, killing in cursor:
+        for job, request_id, boot, device, cgroup, killing in cursor:
             yield Record(
                 job=structure(files.decode(job), Job, "the record of a job"),
                 request_id=request_id,
                 boot=boot,
-                cgroup=cgroup,
-                killing=None if killing is None else files.decode(killing),  # type: ignore[arg-type]
+                device=device,
+                cgroup=_optional(cgroup),
+                killing=_optional(killing),
             )
 
     def close(self) -> None:
         """Close the database; `run` must have ended."""
         self._reader.close()
         self._writer.close()
+
+
+def _optional(blob: bytes | None) -> Any:
+    return None if blob is None else files.decode(blob)
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -205,7 +214,8 @@ def _row(record: Record) -> tuple[object, ...]:
         job.phase is Phase.EXITED,
         record.request_id,
         record.boot,
-        record.cgroup,
+        record.device,
+        None if record.cgroup is None else files.encode(record.cgroup),
         None if record.killing is None else files.encode(record.killing),
         files.encode(unstructure(job)),
     )
