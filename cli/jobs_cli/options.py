@@ -54,7 +54,8 @@ def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
         ValueError: a `KEY=VALUE` is none.
     """
     values = {
-        field: getattr(options, field.name) for field in (attrs.fields(type(options)) if options else ())
+        field: getattr(options, field.name)
+        for field in (attrs.fields(type(options)) if options else ())
     }
     return {
         field.name: pairs.as_map(value, f"--{field.name}") if field.metadata[_IS_MAP] else value

@@ -202,7 +202,7 @@ class Spec:
     env: dict[str, str] = field(factory=dict, validator=_env)
     cwd: str = field(default="/", validator=_cwd)
     user: str | None = None
-    isolation: Isolation = Isolation()
+    isolation: Isolation = field(factory=Isolation)
     limits: Limits = Limits()
     timeout_s: float | None = field(default=None, validator=_timeout)
 
@@ -284,6 +284,7 @@ class Job:
     name: str | None = None
     owner: str
     labels: dict[str, str] = field(factory=dict)
+    priority: int = 0
     phase: Phase = Phase.QUEUED
     outcome: Outcome | None = None
     spec: Spec

@@ -17,6 +17,7 @@ PROTOCOL_VERSION = 1
 
 MAX_LIST = 10_000
 MAX_GRACE_S = 3600.0
+MAX_PRIORITY = 1000
 STREAMS = ("stdout", "stderr")
 
 
@@ -53,6 +54,11 @@ def _secrets(run: "Run", _field: object, secrets: dict[str, bytes]) -> None:
     check_secrets(run.spec.isolation, secrets)
 
 
+def _priority(_params: object, _field: object, priority: int) -> None:
+    if abs(priority) > MAX_PRIORITY:
+        raise ValueError(f"a priority is {-MAX_PRIORITY} to {MAX_PRIORITY}, not {priority}")
+
+
 def _wait_s(_params: object, _field: object, timeout_s: float | None) -> None:
     if timeout_s is not None and not timeout_s >= 0:
         raise ValueError(f"a timeout is 0 s or more, not {timeout_s:g} s")
@@ -79,6 +85,7 @@ class Run:
         spec: what to run.
         name: a name for people; several jobs may bear it, and then it stands for none of them.
         labels: for plugins and people.
+        priority: of two waiting jobs, the one with the higher number starts first.
         request_id: the same one twice from the same identity gives the same job. What secrets hold
             is not compared: it is not kept.
         secrets: the contents of the files that `spec.isolation.secrets` names.
@@ -88,6 +95,7 @@ class Run:
     spec: Spec
     name: str | None = field(default=None, validator=check_name)
     labels: dict[str, str] = field(factory=dict, validator=check_labels)
+    priority: int = field(default=0, validator=_priority)
     request_id: str | None = field(default=None, validator=_request_id)
     secrets: dict[str, bytes] = field(factory=dict, validator=_secrets, repr=False)
     dry_run: bool = False
@@ -181,9 +189,10 @@ METHODS: Final = MappingProxyType(
         "signal": Method(Signal, on_job=True),
         "pause": Method(OneJob, on_job=True),
         "resume": Method(OneJob, on_job=True),
+        "remove": Method(OneJob, on_job=True),
         "follow": Method(Follow, on_job=True, takes_over=True),
     }
 )
 
-PLANNED: Final = frozenset({"update", "exec", "attach", "events", "stats", "remove"})
+PLANNED: Final = frozenset({"update", "exec", "attach", "events", "stats"})
 """Methods of the design that this version answers with `unimplemented`."""

@@ -15,7 +15,13 @@ from jobs_proto.errors import JobsError
 
 T = TypeVar("T")
 
-_SAID = {str: "text", bytes: "bytes", int: "a whole number", float: "a number", bool: "true or false"}
+_SAID = {
+    str: "text",
+    bytes: "bytes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:

@@ -143,6 +143,7 @@ class Client:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        priority: int = 0,
         request_id: str | None = None,
         secrets: Mapping[str, bytes] | None = None,
         **spec: Any,
@@ -154,6 +155,7 @@ class Client:
         Args:
             command: the program and its arguments; or a whole `Spec`.
             name: for people.
+            priority: of two waiting jobs, the one with the higher number starts first.
             labels: for people and plugins.
             request_id: the same one twice gives the same job; None: a new one.
             secrets: contents of files in the job's /run/secrets, by name.
@@ -164,6 +166,7 @@ class Client:
             spec=_naming(_spec(command, spec), secrets or {}),
             name=name,
             labels=dict(labels or {}),
+            priority=priority,
             request_id=request_id or str(uuid.uuid4()),
             secrets=dict(secrets or {}),
         )
@@ -243,6 +246,10 @@ class Client:
     async def signal(self, job_id: str, signal: str) -> Job:
         """Deliver one signal to a job's leader and its process group."""
         return await self._job("signal", _params(methods.Signal, id=job_id, signal=signal))
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a job that has ended, with its output."""
+        await self.call("remove", _params(methods.OneJob, id=job_id))
 
     async def pause(self, job_id: str) -> Job:
         """Freeze every process of a job; give it paused."""

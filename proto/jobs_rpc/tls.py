@@ -102,20 +102,26 @@ class _Ready:
 
     def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
         self._wait = wait
-        self._waiting = False
+        self._watch: trio.CancelScope | None = None
         self._others = trio.lowlevel.ParkingLot()
 
     async def wait(self) -> None:
-        if self._waiting:
+        if self._watch is not None:
             await self._others.park()
             return
-        self._waiting = True
+        self._watch = trio.CancelScope()
         try:
-            await self._wait()
+            with self._watch:
+                await self._wait()
         finally:
             # Also when cancelled: another one has to take the watch over.
-            self._waiting = False
+            self._watch = None
             self._others.unpark_all()
+
+    def wake(self) -> None:
+        """Have those who wait try again, though the descriptor itself may never wake them."""
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 class TLSStream(trio.abc.Stream):
@@ -320,8 +326,18 @@ class TLSStream(trio.abc.Stream):
         """Find out whether the peer has already broken off."""
         if self._held_back is not None:
             raise self._held_back
-        with suppress(SSL.WantReadError, SSL.WantWriteError, SSL.ZeroReturnError):
+        try:
             self._ssl.recv(1, socket.MSG_PEEK)
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return
+        except SSL.ZeroReturnError:
+            pass
+        except SSL.Error:
+            self._readable.wake()
+            raise
+        # What has come is with OpenSSL now and no longer in the socket: a task that waits for the
+        # socket would sleep on it, until something else came.
+        self._readable.wake()
 
     # -- receiving ---------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 """The steps that take rights away: capabilities(7) and seccomp(2); and the loopback device."""
 
+import _socket as socket
 import ctypes
 import errno as errors
 import fcntl
 import os
 import struct
-import _socket as socket
 
 from jobs_shim import syscalls
 

@@ -5,12 +5,11 @@ A step is `[name, arguments…]`, plain data: it can be printed (`--dry-run`) an
 comes to read "cannot change to the directory /nowhere" and not exit code 125.
 """
 
+import _signal as signal  # see jobs_shim
 import os
 import resource
-import _signal as signal  # see jobs_shim
 
 from jobs_shim import confine, mounts, syscalls
-
 
 # What Python and the fork server ignore or handle; a job starts as a shell would start it.
 _CAUGHT = (

@@ -2,6 +2,7 @@
 
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
+[retention]   how long finished jobs are kept
 """
 
 import tomllib
@@ -22,6 +23,23 @@ DEFAULT_PATH = "/etc/jobs/supervisor.toml"
 def _positive(_settings: object, attribute: object, value: float) -> None:
     if value <= 0:
         raise ValueError(f"{attribute.name} must be more than 0, not {value}")  # type: ignore[attr-defined]
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Take `HOST:PORT` or `[V6]:PORT` apart.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen is HOST:PORT, not {listen!r}")
+    return host, int(port)
+
+
+def _listen(_settings: object, _attribute: object, value: str) -> None:
+    host_and_port(value)
 
 
 def _isolation(_settings: object, _attribute: object, value: str) -> None:
@@ -45,7 +63,7 @@ class ServerSettings:
         drain_s: seconds that open requests get when the supervisor stops.
     """
 
-    listen: str = f":{DEFAULT_PORT}"
+    listen: str = field(default=f":{DEFAULT_PORT}", validator=_listen)
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
@@ -62,6 +80,7 @@ class JobSettings:
 
     Attributes:
         max_running: jobs that run at once; more wait in the queue.
+        max_running_per_owner: of one owner at once; more of its jobs wait, and others pass them.
         max_queued: jobs that may wait; more are refused with `resource_exhausted`.
         default_user: the Unix user of a job that names none; without root rights jobs run as the
             supervisor's own user, whatever stands here.
@@ -77,6 +96,7 @@ class JobSettings:
     """
 
     max_running: int = field(default=1000, validator=_positive)
+    max_running_per_owner: int = field(default=1000, validator=_positive)
     max_queued: int = field(default=10_000, validator=_positive)
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
@@ -86,6 +106,21 @@ class JobSettings:
     tmp_bytes: int = field(default=1 << 30, validator=_positive)
     hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@frozen(kw_only=True)
+class RetentionSettings:
+    """How long finished jobs are kept, with their output; each limit holds by itself.
+
+    Attributes:
+        keep_s: seconds after their end.
+        keep_jobs: so many.
+        keep_output_bytes: so much output of them together.
+    """
+
+    keep_s: float = field(default=30 * 86400.0, validator=_positive)
+    keep_jobs: int = field(default=100_000, validator=_positive)
+    keep_output_bytes: int = field(default=50 << 30, validator=_positive)
 
 
 @frozen(kw_only=True)
@@ -99,6 +134,7 @@ class Settings:
     state_dir: Path = Path("/var/lib/jobs")
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 def load(path: Path) -> Settings:
@@ -120,16 +156,3 @@ def load(path: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise JobsError("invalid_argument", f"{path} is no TOML: {error}") from None
     return structure(raw, Settings, str(path))
-
-
-def host_and_port(listen: str) -> tuple[str, int]:
-    """Take `HOST:PORT` or `[V6]:PORT` apart.
-
-    Raises:
-        JobsError: `invalid_argument`.
-    """
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise JobsError("invalid_argument", f"listen = {listen!r} is not HOST:PORT")
-    return host, int(port)

@@ -115,5 +115,9 @@ class Handlers:
         await self._jobs.freeze(call.target, frozen=False)
         return self._view(call.target)
 
+    async def _remove(self, call: Call) -> object:
+        await self._jobs.remove(call.target)
+        return {"id": call.target.job.id}
+
     async def _follow(self, call: Call) -> object:
         return {"id": call.target.job.id, "start": call.params.start}

@@ -1,4 +1,6 @@
-"""From `Isolation` to steps: what the leader does before its command (`jobs_shim.mounts`, `confine`).
+"""From `Isolation` to steps: what the leader does before its command.
+
+The steps are those of `jobs_shim.mounts` and `jobs_shim.confine`.
 
 Pure functions of the spec and of what was found out at start (`Walls`). The defaults, and why they
 are what they are, stand in ISOLATION.md.
@@ -69,8 +71,8 @@ ROOT_CAPABILITIES = (
 """What a job as root has; a job as anybody else has none."""
 
 SHARED = frozenset(
-    "/ /etc /etc/ssl /etc/pki /home /opt /root /run /srv /tmp /usr /usr/local /usr/local/etc /var "
-    "/var/lib /var/run".split()
+    {"/", "/etc", "/etc/ssl", "/etc/pki", "/home", "/opt", "/root", "/run", "/srv", "/usr"}
+    | {"/usr/local", "/usr/local/etc", "/var", "/var/lib", "/var/run"}
 )
 """Directories that are not hidden as a whole though a key lies in them: the file alone is."""
 
@@ -137,8 +139,8 @@ def hidden_paths(settings: Settings, config: Path, mounts: str) -> tuple[str, ..
         mounts: the text of /proc/self/mountinfo, proc_pid_mountinfo(5).
     """
     paths = [settings.state_dir.absolute(), *(path.absolute() for path in settings.jobs.hidden)]
-    for file in (config.absolute(), settings.server.key.absolute()):
-        paths.append(file if str(file.parent) in SHARED else file.parent)
+    files = (config.absolute(), settings.server.key.absolute())
+    paths += [file if str(file.parent) in SHARED else file.parent for file in files]
     lines = (line.partition(" - ") for line in mounts.splitlines())
     others = [Path(fields.split()[4]) for fields, _, kind in lines if kind.startswith("proc ")]
     paths += [path for path in others if path != Path("/proc")]
@@ -292,7 +294,9 @@ def _private_steps(isolation: Isolation, walls: Walls, settings: JobSettings) ->
         ["place_if_there", *_tmpfs("/var/tmp", size)[1:]],  # noqa: S108
     ]
     if isolation.rootfs is not None:
-        steps.append(["place_if_there", "tmpfs", "/run", MS_NOSUID | MS_NODEV, f"mode=755,size={size}"])
+        steps.append(
+            ["place_if_there", "tmpfs", "/run", MS_NOSUID | MS_NODEV, f"mode=755,size={size}"]
+        )
     return steps
 
 

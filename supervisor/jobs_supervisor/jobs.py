@@ -12,7 +12,7 @@ The record of a job's end may be told at once, since the shim's exit record is o
 
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -37,12 +37,17 @@ from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import describe, make_plan
+from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge
-from jobs_supervisor.store import Record, Store
+from jobs_supervisor.retention import Retention
+from jobs_supervisor.store import Record, Store, Write
 from jobs_supervisor.users import User, user_of
 
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
+
+START_S = 5.0
+"""How long a signal waits for a job that is just being started."""
 
 SHIM_ANSWER_S = 2.0
 """How long a shim may take to answer; it has one thread, which does nothing that waits."""
@@ -63,6 +68,7 @@ class Jobs:
         settings: what jobs get.
         state_dir: their directories are in its `jobs`.
         store: the records.
+        retention: removes jobs.
         forkserver: running.
         host: what can be had here.
         walls: what isolation is made with here.
@@ -75,6 +81,7 @@ class Jobs:
         settings: JobSettings,
         state_dir: Path,
         store: Store,
+        retention: Retention,
         forkserver: ForkServer,
         host: Host,
         walls: Walls,
@@ -88,8 +95,9 @@ class Jobs:
         self._host = host
         self._walls = walls
         self._nursery = nursery
-        self._queue: OrderedDict[str, LiveJob] = OrderedDict()
-        self._running = 0
+        self._retention = retention
+        self._queue = Queue()
+        self._running: Counter[str] = Counter()  # by owner
         self._requests: dict[tuple[str, str], LiveJob] = {}
         self._boot = files.boot_id()
 
@@ -108,9 +116,10 @@ class Jobs:
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
-                self._queue[live.job.id] = live
+                self._queue.push(live)
             else:
                 self._begin(live)
+        self._retention.tidy()
         self._admit()
 
     async def submit(self, owner: str, request: Run) -> Job:
@@ -151,27 +160,37 @@ class Jobs:
         key = (owner, request.request_id or live.job.id)
         self._requests[key] = live
         self.live[live.job.id] = live
-        if launch := self._free():
+        if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
-        else:
-            self._queue[live.job.id] = live
-        written = self.store.post(live.record)
+        write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
-        self._nursery.start_soon(self._take_up, live, written, key, launch)
-        await written.wait()
+        self._nursery.start_soon(self._take_up, live, write, key, launch)
+        await write.done.wait()
+        if write.error is not None:
+            raise JobsError(
+                "resource_exhausted",
+                f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+                "an operator has to make room in its state directory",
+            )
         return live.job
 
     async def _take_up(
         self,
         live: LiveJob,
-        written: trio.Event,
+        write: Write,
         key: tuple[str, str],
         launch: bool,  # noqa: FBT001  # trio's start_soon takes no keywords
     ) -> None:
-        await written.wait()
+        await write.done.wait()
         del self._requests[key]
-        if launch:
+        if write.error is not None:  # nobody was told that it was taken on
+            del self.live[live.job.id]
+            self._running[live.job.owner] -= launch
+        elif launch:
             await self._own(live)
+        elif not live.exited:  # else it was killed before it came to wait
+            self._queue.push(live)
+        self._admit()
 
     def _known(self, owner: str, request: Run) -> Job | None:
         """Give the job that this very request has made before."""
@@ -182,7 +201,8 @@ class Jobs:
         if record is None:
             return None
         job = self.current(record).job
-        if (job.spec, job.name, job.labels) != (request.spec, request.name, request.labels):
+        asked = (request.spec, request.name, request.labels, request.priority)
+        if (job.spec, job.name, job.labels, job.priority) != asked:
             raise JobsError(
                 "already_exists",
                 f"the request_id {request.request_id!r} was used for another request, which made "
@@ -201,10 +221,11 @@ class Jobs:
                 '[jobs] isolation = "best-effort"',
             )
         isolation.check(request.spec.isolation, self._walls)
-        if len(self._queue) >= self._settings.max_queued:
+        waiting = len(self._queue) + len(self._requests)
+        if waiting >= self._settings.max_queued:
             raise JobsError(
                 "resource_exhausted",
-                f"{len(self._queue)} jobs are waiting already, which is the limit (max_queued); "
+                f"{waiting} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
         return grant(
@@ -258,20 +279,22 @@ class Jobs:
 
     # -- admission ---------------------------------------------------------------------------
 
-    def _free(self) -> bool:
-        return self._running < self._settings.max_running and not self._queue
+    def _has_room(self, owner: str) -> bool:
+        return (
+            self._running.total() < self._settings.max_running
+            and self._running[owner] < self._settings.max_running_per_owner
+        )
 
     def _prepare(self, live: LiveJob) -> None:
         """Note what a launch must leave on the disk before it is asked for."""
-        self._running += 1
+        self._running[live.job.owner] += 1
         live.apply(Event.ADMIT)
         cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
 
     def _admit(self) -> None:
         """Launch from the queue while there is room."""
-        while self._queue and self._running < self._settings.max_running:
-            _, live = self._queue.popitem(last=False)
+        while (live := self._queue.pop(self._has_room)) is not None:
             self._prepare(live)
             self._nursery.start_soon(self._launch_from_queue, live)
 
@@ -280,7 +303,7 @@ class Jobs:
         await self._own(live)
 
     def _begin(self, live: LiveJob) -> None:
-        self._running += 1
+        self._running[live.job.owner] += 1
         self._nursery.start_soon(self._own, live)
 
     # -- one job's task ----------------------------------------------------------------------
@@ -384,7 +407,7 @@ class Jobs:
         if live.job.spec.isolation.secrets:
             secrets.forget(self.directory(live.job.id))
         self._nursery.start_soon(self._forget, live)
-        self._running -= 1
+        self._running[live.job.owner] -= 1
         self._admit()
 
     async def _forget(self, live: LiveJob) -> None:
@@ -417,8 +440,8 @@ class Jobs:
         if live.exited:
             return
         if live.job.phase is Phase.QUEUED:
-            self._queue.pop(live.job.id, None)
-            self._running += 1  # `_finish` gives back a place that it never had
+            self._queue.remove(live)
+            self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
             self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
             return
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
@@ -434,6 +457,10 @@ class Jobs:
         Raises:
             JobsError: `failed_precondition`: nothing executes.
         """
+        # Who has run a job and signals it at once should not have to know that starting takes ms.
+        with trio.move_on_after(START_S):
+            while live.job.phase is Phase.STARTING:
+                await live.changed()
         if live.link is None or live.job.started_at is None or live.exited:
             raise JobsError(
                 "failed_precondition",
@@ -463,6 +490,19 @@ class Jobs:
                 await live.changed()
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
+
+    async def remove(self, live: LiveJob) -> None:
+        """Forget a job that has ended, with its output.
+
+        Raises:
+            JobsError: `failed_precondition`: it has not ended.
+        """
+        if not live.exited:
+            raise JobsError(
+                "failed_precondition",
+                f"job {live.job.short_id} is {live.job.phase}; kill it first, then remove it",
+            )
+        await self._retention.remove([live.job.id])
 
     async def measure(self, live: LiveJob) -> None:
         """Have the job's usage and output be those of now, if its shim answers in time."""
@@ -504,6 +544,7 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         name=request.name,
         owner=owner,
         labels=request.labels,
+        priority=request.priority,
         spec=request.spec,
         created_at=timestamp(time.time_ns()),
         limits=granted.limits,

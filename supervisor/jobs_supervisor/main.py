@@ -27,6 +27,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
 
@@ -132,16 +133,19 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             await nursery.start(forkserver.run, tree.shims)
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
+            retention = Retention(settings.retention, settings.state_dir, store)
             jobs = Jobs(
                 settings=settings.jobs,
                 state_dir=settings.state_dir,
                 store=store,
+                retention=retention,
                 forkserver=forkserver,
                 host=host,
                 walls=walls,
                 nursery=nursery,
             )
             jobs.restore()
+            nursery.start_soon(retention.run)
             dispatcher = Dispatcher(
                 manager=manager,
                 audit=audit,

@@ -30,6 +30,7 @@ MS_REC, MS_SLAVE = 0x4000, 0x80000
 NOFILE = (1024, 524288)
 """Soft and hard limit of open files for a job; systemd's defaults."""
 
+
 def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str]:
     """Give the job's whole environment; nothing of the supervisor's own comes into it."""
     return {

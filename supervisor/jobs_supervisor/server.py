@@ -158,7 +158,7 @@ class Client:
                     await self._take(request, nursery)
                 nursery.cancel_scope.cancel()
         except* ProtocolError as group:
-            why = str(group.exceptions[0])
+            why = str(_first(group))
             log.info("a client broke the protocol", who=self.identity.name, why=why)
             await self.last_words(JobsError("invalid_argument", why))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -237,3 +237,10 @@ class Client:
         """Send one `chunk` notification, without copying its data."""
         head = chunk_head(offset, stream, time, len(data))
         await self._channel.send(head, memoryview(data))
+
+
+def _first(error: BaseException) -> BaseException:
+    """Give one exception of a group, which a nursery within a nursery nests."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

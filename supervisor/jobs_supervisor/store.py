@@ -5,16 +5,22 @@ share it: `put` hands its row to one writer task, which takes all that have gath
 commit was on its way and commits them together (group commit). The writer works in a thread; reads
 are microseconds from the page cache, and are done where they are asked for.
 
+A disk that is full refuses new jobs (`offer`); what happens to those that were taken on (`post`) is
+kept here in order, and tried again until there is room. Their shims' files say the same, if we end
+before that.
+
 A row holds the job as MessagePack, and beside it the few columns that are searched by.
 """
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from jobs_proto import files
 from jobs_proto.errors import JobsError
@@ -24,13 +30,19 @@ from jobs_proto.wire import structure, unstructure
 
 SCHEMA_VERSION = 1
 
+RETRY_S = 0.5
+"""Between tries to write to a disk that refused."""
+
+log = structlog.get_logger()
+
 _SCHEMA = f"""
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     name TEXT,
-    finished INTEGER NOT NULL,
+    finished_ns INTEGER,
+    output INTEGER NOT NULL,
     request_id TEXT,
     boot TEXT,
     device TEXT,
@@ -40,16 +52,18 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_request ON jobs (owner, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX jobs_name ON jobs (name) WHERE name IS NOT NULL;
-CREATE INDEX jobs_unfinished ON jobs (seq) WHERE NOT finished;
+CREATE INDEX jobs_unfinished ON jobs (seq) WHERE finished_ns IS NULL;
+CREATE INDEX jobs_finished ON jobs (finished_ns, output) WHERE finished_ns IS NOT NULL;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 _PUT = """
-INSERT INTO jobs (id, owner, name, finished, request_id, boot, device, cgroup, killing, job)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs
+    (id, owner, name, finished_ns, output, request_id, boot, device, cgroup, killing, job)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
-    finished = excluded.finished, boot = excluded.boot, cgroup = excluded.cgroup,
-    killing = excluded.killing, job = excluded.job
+    finished_ns = excluded.finished_ns, output = excluded.output, boot = excluded.boot,
+    cgroup = excluded.cgroup, killing = excluded.killing, job = excluded.job
 """
 
 
@@ -75,10 +89,21 @@ class Record:
     killing: dict[str, str | int | float] | None = None
 
 
-@frozen
-class _Write:
-    record: Record
+@define(eq=False)
+class Write:
+    """A row on its way to the disk.
+
+    Attributes:
+        record: the row; or the id of one that is to be deleted.
+        keep: try again until it is there.
+        done: set when it is on the disk, or refused.
+        error: why it was refused; None: it is on the disk.
+    """
+
+    record: Record | str
+    keep: bool
     done: trio.Event = field(factory=trio.Event)
+    error: sqlite3.Error | None = None
 
 
 class Store:
@@ -98,7 +123,7 @@ class Store:
             self._prepare(path)
         except sqlite3.Error as error:
             raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
-        self._pending: list[_Write] = []
+        self._pending: list[Write] = []
         self._wake = trio.Event()
 
     def _prepare(self, path: Path) -> None:
@@ -117,15 +142,26 @@ class Store:
     # -- writing -----------------------------------------------------------------------------
 
     async def put(self, record: Record) -> None:
-        """Write a record, new or changed; return when it is on the disk."""
-        await self.post(record).wait()
+        """Write a change of a record; return when it is on the disk."""
+        await self.post(record).done.wait()
 
-    def post(self, record: Record) -> trio.Event:
-        """Have a record written, in order; the event is set when it is on the disk."""
-        write = _Write(record)
+    def post(self, record: Record) -> Write:
+        """Have a change of a record written, in order, however long it takes."""
+        return self._enqueue(Write(record, keep=True))
+
+    def offer(self, record: Record) -> Write:
+        """Have a new record written, or refused."""
+        return self._enqueue(Write(record, keep=False))
+
+    async def delete(self, ids: Iterable[str]) -> None:
+        """Delete the records with these ids; return when they are gone."""
+        for write in [self._enqueue(Write(ident, keep=True)) for ident in ids]:
+            await write.done.wait()
+
+    def _enqueue(self, write: Write) -> Write:
         self._pending.append(write)
         self._wake.set()
-        return write.done
+        return write
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be the writer task. Cancelled, it first commits what was posted."""
@@ -133,29 +169,40 @@ class Store:
         try:
             while True:
                 await self._wake.wait()
-                await self._commit_pending()
+                if not await self._commit_pending():
+                    await trio.sleep(RETRY_S)
         finally:
             with trio.CancelScope(shield=True):
                 await self._commit_pending()
 
-    async def _commit_pending(self) -> None:
-        self._wake = trio.Event()
+    async def _commit_pending(self) -> bool:
+        """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
-        if not batch:
-            return
-        rows = [_row(write.record) for write in batch]
-        await trio.to_thread.run_sync(self._commit, rows)
+        rows = [_statement(write.record) for write in batch]
+        error = await trio.to_thread.run_sync(self._commit, rows) if rows else None
+        kept = [write for write in batch if error and write.keep]
+        self._pending = kept + self._pending
         for write in batch:
-            write.done.set()
+            if not (error and write.keep):
+                write.error = error
+                write.done.set()
+        if error:
+            log.error("cannot write records", why=str(error), waiting=len(kept))
+        if not self._pending:
+            self._wake = trio.Event()
+        return error is None
 
-    def _commit(self, rows: list[tuple[object, ...]]) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
+    def _commit(self, rows: list[tuple[str, tuple[object, ...]]]) -> sqlite3.Error | None:
         try:
-            self._writer.executemany(_PUT, rows)
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
-        self._writer.execute("COMMIT")
+            self._writer.execute("BEGIN IMMEDIATE")
+            for statement, values in rows:
+                self._writer.execute(statement, values)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            return error
+        return None
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -180,7 +227,32 @@ class Store:
 
     def unfinished(self) -> list[Record]:
         """Give the records of jobs that have not exited; oldest first."""
-        return list(self._select("WHERE NOT finished ORDER BY seq"))
+        return list(self._select("WHERE finished_ns IS NULL ORDER BY seq"))
+
+    def ids(self) -> set[str]:
+        """Give the id of every record."""
+        return {ident for (ident,) in self._reader.execute("SELECT id FROM jobs")}
+
+    def expired(self, *, before_ns: int, beyond: int, bytes_beyond: int, limit: int) -> list[str]:
+        """Give the ids of finished jobs that are not to be kept, oldest first.
+
+        Args:
+            before_ns: those that ended before this time.
+            beyond: those that are not among so many newest.
+            bytes_beyond: those whose output, with that of all newer ones, is more than this.
+            limit: so many at most.
+        """
+        query = """
+            SELECT id FROM (
+                SELECT id, finished_ns,
+                       row_number() OVER newest AS number, sum(output) OVER newest AS bytes
+                FROM jobs WHERE finished_ns IS NOT NULL
+                WINDOW newest AS (ORDER BY finished_ns DESC, seq DESC)
+            )
+            WHERE finished_ns < ? OR number > ? OR bytes > ? ORDER BY finished_ns LIMIT ?
+        """
+        rows = self._reader.execute(query, (before_ns, beyond, bytes_beyond, limit))
+        return [ident for (ident,) in rows]
 
     def _select(self, where: str, *values: object) -> Iterator[Record]:
         columns = "SELECT job, request_id, boot, device, cgroup, killing FROM jobs "
@@ -205,13 +277,20 @@ def _optional(blob: bytes | None) -> Any:
     return None if blob is None else files.decode(blob)
 
 
+def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
+    if isinstance(record, str):
+        return "DELETE FROM jobs WHERE id = ?", (record,)
+    return _PUT, _row(record)
+
+
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
     return (
         job.id,
         job.owner,
         job.name,
-        job.phase is Phase.EXITED,
+        time.time_ns() if job.phase is Phase.EXITED else None,
+        job.output.total,
         record.request_id,
         record.boot,
         record.device,

@@ -129,7 +129,7 @@ def _number(text: str) -> int:
 
 
 def _table(root: Path, path: str, columns: int) -> list[list[str]]:
-    """Read a table of somebody's directory; no link in it leads out of it, none waits for anybody."""
+    """Read a table of somebody's directory; links and what would wait are not read."""
     try:
         fd = _open_below(root, path)
     except OSError:
@@ -150,7 +150,9 @@ def _open_below(root: Path, path: str) -> int:
         parent = fd
         try:
             fd = os.open(
-                directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
+                directory,
+                os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                dir_fd=parent,
             )
         finally:
             os.close(parent)

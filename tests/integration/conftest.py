@@ -76,10 +76,16 @@ def supervisor(make_supervisor):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Give a supervisor for all tests of the file: each must leave it serving."""
+def make_shared(tmp_path_factory):
+    """Give a function that makes a supervisor for all tests of the file."""
     with _supervisors(tmp_path_factory.mktemp("shared")) as make:
-        yield make()
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared):
+    """Give a supervisor for all tests of the file: each must leave it serving."""
+    return make_shared()
 
 
 @pytest.fixture

@@ -191,9 +191,14 @@ class Supervisor:
 
     # -- what it leaves on the host ----------------------------------------------------------
 
+    @property
+    def has_namespaces(self) -> bool:
+        """Whether this host gives jobs any; the supervisor's log says so if it does not."""
+        return "no namespaces" not in self.log.read_text()
+
     def decisions(self) -> list[dict]:
         """Give the audit log."""
-        return [json.loads(line) for line in (self.state / "audit.log").open()]
+        return [json.loads(line) for line in (self.state / "audit.log").read_text().splitlines()]
 
     def forkserver(self) -> int:
         """Give the pid of its fork server, the one child that it has."""
@@ -212,20 +217,17 @@ class Supervisor:
         (child,) = proctable.children(self.shim(job))
         return child.pid
 
-    def cgroup(self) -> Path | None:
-        """Give the cgroup below which its jobs' are; None where the host gives none."""
-        own = own_places(
+    def cgroups(self) -> list[Path]:
+        """Give the directory, in each hierarchy, below which its jobs' cgroups are."""
+        places = own_places(
             Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
-        ).get("")
-        digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()
-        return None if own is None else own / f"jobs-{digest[:12]}"
+        )
+        name = f"jobs-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
+        return [path / name for path in set(places.values()) if (path / name).exists()]
 
     def job_cgroups(self) -> list[Path]:
         """Give the cgroups of jobs that are there now."""
-        base = self.cgroup()
-        return (
-            [] if base is None or not base.exists() else [d for d in base.iterdir() if d.is_dir()]
-        )
+        return [job for base in self.cgroups() for job in base.iterdir() if job.is_dir()]
 
     def leftovers(self) -> list[str]:
         """Give what lives on of jobs that have all ended: shims, inits, processes, cgroups."""
@@ -253,9 +255,7 @@ class Supervisor:
         faults += self.leftovers()
         if status := self.stop():
             faults.append(f"it ended with {status}")
-        if (base := self.cgroup()) and base.exists():
-            faults.append(f"{base} is still there")
-        return faults
+        return faults + [f"cgroup {directory}" for directory in self.cgroups()]
 
 
 def _first_line(process: subprocess.Popen) -> str:
@@ -347,7 +347,10 @@ async def until_running(client: Client, job: Job) -> Job:
         if isinstance(item, Chunk):
             break
         assert not isinstance(item, End), f"it ended without output: {item.job}"
-    return await client.inspect(job.id)
+    # The report of the start may still be on the way when the output is there already.
+    while (job := await client.inspect(job.id)).phase == "starting":
+        await trio.lowlevel.checkpoint()
+    return job
 
 
 async def in_thread(function, *arguments):

@@ -146,3 +146,44 @@ async def test_logs_does_not_wait(shared, gates):
         assert (now.end.exit, now.end.job.phase) == (None, "running")
         gate.close()
         assert (await client.wait(job.id)).outcome == "failed"  # `read` met the end of the file
+
+
+WORDS = [
+    '["a", "b"]',
+    "{}",
+    "[]",
+    "",
+    " ",
+    "--follow",
+    "-f",
+    "--",
+    "--help",
+    "a=b",
+    "\n",
+    "'\"",
+    "\u00e9\u20ac",
+    "*",
+    "1e3",
+    "None",
+]
+
+
+def test_a_command_arrives_word_for_word(shared):
+    """Whatever a word looks like to an option parser, to JSON or to a shell."""
+    argv = ["printf", "%s\\0", *WORDS]
+    done = shared.cli("run", "-f", "--", *argv)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().split("\0")[:-1] == WORDS
+
+
+def test_environment_and_place(shared):
+    words = ["--env", "A=1=2", "--env", "B=", "--cwd", "/usr", "--name", "placed", "--label", "x=y"]
+    done = shared.cli("run", "-f", *words, "--", "sh", "-c", 'echo "$A|$B|$PWD|$HOME"; env | sort')
+    first, *environment = done.stdout.decode().splitlines()
+    assert first.startswith("1=2||/usr|")
+    names = {line.partition("=")[0] for line in environment}
+    given = {"A", "B", "HOME", "JOBS_JOB_ID", "LANG", "LOGNAME", "PATH", "SHELL", "USER"}
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == given
+    inspected = harness.json.loads(shared.cli("inspect", "placed", "--json").stdout)
+    assert (inspected["name"], inspected["labels"]) == ("placed", {"x": "y"})
+    assert inspected["spec"]["env"] == {"A": "1=2", "B": ""}

@@ -14,10 +14,11 @@ from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
 from jobs_supervisor import cgroups
-from jobs_supervisor.config import JobSettings
+from jobs_supervisor.config import JobSettings, RetentionSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store
 
 JOBS = 500
@@ -68,6 +69,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 settings=JobSettings(),
                 state_dir=tmp_path,
                 store=store,
+                retention=Retention(RetentionSettings(), tmp_path, store),
                 forkserver=forkserver,
                 host=describe(forkserver.mode, forkserver.why, tree),
                 nursery=nursery,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 
 import pytest
@@ -395,4 +396,24 @@ async def test_a_peer_that_hangs_up_in_the_handshake(pair):
     client, server = await pair()
     await client.aclose()
     assert "cut off" in str(await failure_of(server.do_handshake))
+    await server.aclose()
+
+
+async def test_a_sender_that_listens_takes_nothing_from_a_receiver_that_waits(pair):
+    """What came between the socket's last look and a send is with OpenSSL, not in the socket."""
+    client, server = await shake(*await pair())
+    received = []
+
+    async def receive():
+        received.append(await client.receive_some())
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            server._ssl.send(b"an answer")
+            select.select([client.socket.fileno()], [], [])  # it is there, and trio does not know
+            await client.send_all(b"a question")
+    assert received == [b"an answer"]
+    await client.aclose()
     await server.aclose()

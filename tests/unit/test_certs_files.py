@@ -3,6 +3,7 @@
 import os
 import resource
 import stat
+from contextlib import contextmanager
 
 import pytest
 
@@ -87,21 +88,27 @@ def test_a_link_that_leads_nowhere_counts_too(tmp_path, which):
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.fixture
-def file_size_limit():
-    """Sets how many bytes a file of this process may have: writes fail, as on a full disk."""
+@contextmanager
+def file_size_limit(size):
+    """How many bytes a file of this process may have: writes fail, as on a full disk.
+
+    Lifted before the test ends: pytest's own output may be such a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
     ("room", "culprit"), [(10, "key"), (300, "crt")], ids=["not the key", "the key only"]
 )
-def test_both_or_neither(tmp_path, file_size_limit, room, culprit):
+def test_both_or_neither(tmp_path, room, culprit):
     init(tmp_path / "ca")
-    file_size_limit(room)
-    with pytest.raises(CertsError, match=rf"Cannot write .*alice\.{culprit}: File too large"):
+    refused = pytest.raises(CertsError, match=rf"Cannot write .*alice\.{culprit}: File too large")
+    with refused, file_size_limit(room):
         issue(tmp_path / "ca", "alice", role="admin")
     assert sorted(p.name for p in (tmp_path / "ca").iterdir()) == ["ca.crt", "ca.key"]
 

@@ -7,13 +7,19 @@ import attrs
 import pytest
 
 from jobs_cli.app import make_app, verb_names
+from jobs_proto.job import Limits
 from jobs_proto.phases import diagram
-from jobs_supervisor.config import JobSettings, ServerSettings, Settings
+from jobs_supervisor.config import JobSettings, RetentionSettings, ServerSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("certs", "cli", "contrib", "plugins", "proto", "shim", "supervisor", "tests")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
-SECTIONS = {"": Settings, "server": ServerSettings, "jobs": JobSettings}
+SECTIONS = {
+    "": Settings,
+    "server": ServerSettings,
+    "jobs": JobSettings,
+    "retention": RetentionSettings,
+}
 
 
 def section_of(text, heading):
@@ -71,6 +77,13 @@ def test_every_setting_is_documented_with_its_default_and_no_other():
 def test_the_sections_are_all_there_are():
     nested = {field.name for field in attrs.fields(Settings) if attrs.has(type(field.default))}
     assert nested == SECTIONS.keys() - {""}
+
+
+def test_every_limit_is_documented_and_no_other():
+    text = section_of((ROOT / "supervisor/README.md").read_text(), "Limits")
+    keys = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    told = [name for key in keys for name in re.findall(r"`(\w+)`", key)]
+    assert told == [field.name for field in attrs.fields(Limits)]
 
 
 def test_every_verb_is_in_the_readme_and_every_verb_there_exists():

@@ -2,7 +2,7 @@
 
 import pytest
 from attrs import field, frozen
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs_proto.errors import JobsError
@@ -88,6 +88,7 @@ ANYTHING = st.recursive(
 NAMES = st.sampled_from(["spec", "argv", "env", "id", "signal", "labels", "cwd", "isolation", "x"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # what it draws from is wide
 @given(
     st.sampled_from([method.params for method in METHODS.values()]),
     st.dictionaries(NAMES, ANYTHING | st.dictionaries(NAMES, ANYTHING, max_size=4), max_size=4),

@@ -33,6 +33,7 @@ def run(
     follow: Annotated[bool, Parameter(alias="-f")] = False,
     name: str | None = None,
     label: Pairs = (),
+    priority: int = 0,
     spec: SpecOptions = None,
     limits: LimitOptions = None,
     isolation: IsolationOptions = None,
@@ -65,6 +66,7 @@ def run(
         follow: show the job's output until it ends, then exit as it did.
         name: a name for people, which serves as its id where no other job has it.
         label: a label for people and plugins; may be repeated.
+        priority: of two waiting jobs, the one with the higher number starts first.
         secret: a file that the job finds as /run/secrets/NAME, and nobody else does; - is standard
             input. May be repeated.
         dry_run: start nothing; print the steps that would set the job up.
@@ -78,6 +80,7 @@ def run(
             spec=_spec(command, spec, limits, isolation, secrets := _read(secret)),
             name=name,
             labels=as_map(label, "--label"),
+            priority=priority,
             secrets=secrets,
         )
     if dry_run:
@@ -87,7 +90,11 @@ def run(
     job = ask(
         endpoint,
         lambda client: client.run(
-            request.spec, name=request.name, labels=request.labels, secrets=secrets
+            request.spec,
+            name=request.name,
+            labels=request.labels,
+            priority=request.priority,
+            secrets=secrets,
         ),
         ours=OURS if follow else REFUSED,
     )
@@ -133,7 +140,7 @@ def _read(secrets: tuple[str, ...]) -> dict[str, bytes]:
 
 def _content(path: str) -> bytes:
     try:
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:  # noqa: PTH123
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
             content = file.read(MAX_SECRET + 1)
     except OSError as error:
         raise ValueError(f"cannot read the secret {path}: {error.strerror}") from None

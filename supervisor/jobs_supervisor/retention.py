@@ -1,0 +1,89 @@
+"""Which finished jobs are forgotten, and how: by age, number and bytes of output, oldest first.
+
+A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
+`trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
+start was meant to go. What lies among the jobs without a record was not: it is moved into
+`quarantine`, counted, and left for a person to look at.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+import trio
+
+from jobs_supervisor.config import RetentionSettings
+from jobs_supervisor.recover import Verdict, judge
+from jobs_supervisor.store import Store
+
+EVERY_S = 30.0
+"""How often it is looked whether something is to be forgotten."""
+
+AT_ONCE = 500
+"""Jobs that one look forgets at most, so that nothing else waits for long."""
+
+log = structlog.get_logger()
+
+
+class Retention:
+    """Forgets.
+
+    Args:
+        settings: what is kept.
+        state_dir: with `jobs`, `trash` and `quarantine` in it.
+        store: the records.
+    """
+
+    def __init__(self, settings: RetentionSettings, state_dir: Path, store: Store) -> None:
+        self._settings = settings
+        self._jobs = state_dir / "jobs"
+        self._trash = state_dir / "trash"
+        self._quarantine = state_dir / "quarantine"
+        self._store = store
+
+    def tidy(self) -> None:
+        """Finish what a crash interrupted; call at start, when all records are known."""
+        shutil.rmtree(self._trash, ignore_errors=True)
+        self._trash.mkdir(mode=0o700, exist_ok=True)
+        known = self._store.ids()
+        for directory in self._jobs.iterdir():
+            if directory.name not in known:
+                self._set_aside(directory)
+
+    def _set_aside(self, directory: Path) -> None:
+        if judge(directory) is Verdict.ALIVE:
+            log.error("a shim runs a job that has no record; it is left alone", dir=str(directory))
+            return
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        directory.rename(self._quarantine / f"{directory.name}.{time.time_ns()}")
+        log.error("a job's directory without a record was put into quarantine", job=directory.name)
+
+    async def run(self) -> None:
+        """Forget what is too old, too many or too large, again and again."""
+        while True:
+            expired = self._store.expired(
+                before_ns=time.time_ns() - round(self._settings.keep_s * 1e9),
+                beyond=self._settings.keep_jobs,
+                bytes_beyond=self._settings.keep_output_bytes,
+                limit=AT_ONCE,
+            )
+            await self.remove(expired)
+            if len(expired) < AT_ONCE:
+                await trio.sleep(EVERY_S)
+
+    async def remove(self, ids: Iterable[str]) -> None:
+        """Forget these jobs, which have exited, with their output."""
+        ids = list(ids)
+        for job_id in ids:
+            with suppress(FileNotFoundError):
+                (self._jobs / job_id).rename(self._trash / job_id)
+        if ids:
+            await self._store.delete(ids)
+            await trio.to_thread.run_sync(self._empty, ids)
+
+    def _empty(self, ids: list[str]) -> None:
+        for job_id in ids:
+            shutil.rmtree(self._trash / job_id, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""Many jobs at once, and many one after the other: all right, and nothing piles up."""
+
+import harness
+import proctable
+import trio
+from harness import collect, finish, in_thread, until_running
+
+AT_ONCE = 200
+TIMES = 1000
+ABREAST = 16
+"""Short jobs that are under way at the same time."""
+
+MANY_S = 90.0
+"""How long either of them may take here, with the rest of the machine busy."""
+
+
+async def test_two_hundred_jobs_at_once(supervisor, gates):
+    """All run at the same time, each says who it is on both streams and ends in its own way."""
+    gate = gates()
+    script = "echo out $1; echo err $1 >&2; read -r go; exit $(($1 % 100))"
+    jobs = {}
+
+    async def one(client, number, running):
+        command = ["sh", "-c", f"exec < {gate.path}; {script}", "sh", str(number)]
+        job = await client.run(command, name=f"job-{number}")
+        await until_running(client, job)
+        running.append(number)
+        output = await collect(client, job.id)
+        jobs[number] = (await client.wait(job.id), output)
+
+    with trio.fail_after(MANY_S):
+        async with supervisor.client() as client, trio.open_nursery() as nursery:
+            running = []
+            for number in range(AT_ONCE):
+                nursery.start_soon(one, client, number, running)
+            while len(running) < AT_ONCE:
+                assert not jobs
+                await trio.sleep(0.02)
+            assert len(await client.list()) == AT_ONCE
+            gate.close()
+    for number, (job, output) in jobs.items():
+        assert (job.name, job.exit.code) == (f"job-{number}", number % 100)
+        assert output.stdout == f"out {number}\n".encode()
+        assert output.stderr == f"err {number}\n".encode()
+    assert len({job.id for job, _ in jobs.values()}) == AT_ONCE
+
+
+class Holdings:
+    """What a process has, which must not grow with the jobs that it has had."""
+
+    def __init__(self, pid: int) -> None:
+        self.files = sorted(proctable.open_files(pid).values())
+        self.threads = proctable.threads(pid)
+        self.children = [process.pid for process in proctable.children(pid)]
+
+
+async def run_many(client, times: int) -> None:
+    """Run that many short jobs to their end, some of them abreast."""
+    limit = trio.CapacityLimiter(ABREAST)
+
+    async def one():
+        async with limit:
+            job = await client.run(["true"])
+            assert (await client.wait(job.id)).outcome == "completed"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(times):
+            nursery.start_soon(one)
+
+
+async def test_nothing_piles_up_after_a_thousand_jobs(supervisor):
+    with trio.fail_after(MANY_S):
+        async with supervisor.client() as client:
+            # Threads for the disk come with the first jobs, and go when they are idle for long.
+            await run_many(client, ABREAST)
+            await finish(client, ["echo", "followed"])
+            forkserver = supervisor.forkserver()
+            before, before_fork = Holdings(supervisor.pid), Holdings(forkserver)
+            await run_many(client, TIMES)
+            assert await client.list() == []
+            await in_thread(_wait_for_shims, supervisor)
+            after, after_fork = Holdings(supervisor.pid), Holdings(forkserver)
+    # A job's last row may still be on its way to the disk, with the thread that brings it there.
+    assert after.threads <= before.threads + 1
+    assert after.children == before.children == [forkserver]
+    assert len(after.files) == len(before.files)
+    assert (after_fork.files, after_fork.threads) == (before_fork.files, 1)
+    assert after_fork.children == []
+
+
+def _wait_for_shims(supervisor) -> None:
+    """Wait for the ends of shims whose jobs have ended, which have only to exit."""
+    for process in proctable.children(supervisor.forkserver()):
+        assert proctable.wait_gone(process.pid, harness.SHIM_END_S)
+
+
+async def test_followers_that_go_leave_nothing_behind(supervisor):
+    """Fifty who follow a silent job and hang up: each one's descriptors are given back."""
+    async with supervisor.client() as client:
+        job = await until_running(client, await client.run(["sh", "-c", "echo on; sleep 1000"]))
+        before = Holdings(supervisor.pid)
+        for _ in range(50):
+            following = client.follow(job.id)
+            async for _item in following:
+                break
+            await following.aclose()
+        with trio.fail_after(harness.SHIM_END_S):
+            while len(Holdings(supervisor.pid).files) > len(before.files):
+                await client.hello()
+        await client.kill(job.id, grace_s=0)
+        await client.wait(job.id)
