@@ -110,9 +110,7 @@ class Jobs:
     def restore(self) -> None:
         """Take up every job that had not ended, from the records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        unfinished = self.store.unfinished()
-        secrets.sweep(self._directory, {record.job.id for record in unfinished})
-        for record in unfinished:
+        for record in self.store.unfinished():
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:

@@ -2,7 +2,7 @@
 
 It is written durably before the record, so that a job that was answered has its secrets after a
 crash. The leader deletes it as it reads it (`jobs_shim.mounts.secrets`); should there be no leader,
-the end of the job does, and after a crash the next start.
+the end of the job does; and where a crash left a directory without a record, the next start.
 """
 
 import os
@@ -37,14 +37,3 @@ def forget(directory: Path) -> None:
     """Delete a job's secrets, if they are still there."""
     (directory / files.SECRETS).unlink(missing_ok=True)
 
-
-def sweep(jobs: Path, unfinished: set[str]) -> None:
-    """Delete secrets that belong to no job that has still to run.
-
-    Args:
-        jobs: the directory of jobs' directories.
-        unfinished: their ids.
-    """
-    for path in jobs.glob(f"*/{files.SECRETS}"):
-        if path.parent.name not in unfinished:
-            path.unlink()
