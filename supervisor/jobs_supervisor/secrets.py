@@ -36,4 +36,3 @@ def withdraw(directory: Path) -> None:
 def forget(directory: Path) -> None:
     """Delete a job's secrets, if they are still there."""
     (directory / files.SECRETS).unlink(missing_ok=True)
-

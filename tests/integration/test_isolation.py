@@ -154,7 +154,9 @@ async def test_state_keys_and_settings_cannot_be_read(apart, user):
         apart.directory / "config.toml",
     ]
     assert all(path.exists() for path in paths)
-    script = f"cat {' '.join(map(str, paths))} 2>/dev/null; ls -A {apart.directory} 2>/dev/null; true"
+    script = (
+        f"cat {' '.join(map(str, paths))} 2>/dev/null; ls -A {apart.directory} 2>/dev/null; true"
+    )
     assert await ask(apart, script, user=user) == ""
     ways = ["/proc/self/root", "/proc/1/root", "/proc/self/cwd", "/dev/fd/../root"]
     script = "; ".join(f"cat {way}{paths[0]} 2>/dev/null" for way in ways)
@@ -235,7 +237,11 @@ async def test_dangerous_system_calls_fail(apart, user):
     assert said.splitlines() == [f"{call[0]} Operation not permitted" for call in DANGEROUS]
     harmless = [("clone3", 435, 0, 0), ("personality", 135, 0xFFFFFFFF), ("getpid", 39)]
     said = await ask(apart, CALL.format(calls=harmless), by=PYTHON, user=user)
-    assert said.splitlines() == ["clone3 Function not implemented", "personality done", "getpid done"]
+    assert said.splitlines() == [
+        "clone3 Function not implemented",
+        "personality done",
+        "getpid done",
+    ]
 
 
 @EITHER
@@ -253,10 +259,11 @@ async def test_programs_that_use_them_fail(apart, user):
 @EITHER
 async def test_the_hosts_settings_cannot_be_written(apart, user):
     writable = (
-        "find /proc/sys /proc/irq /proc/bus /sys -xdev -type f -perm /222 2>/dev/null | head -2000 |"
-        " while read -r file; do { : >> $file; } 2>/dev/null && echo $file; done; true"
+        "find /proc/sys /proc/irq /proc/bus /sys -xdev -type f -perm /222 | head -2000 | {"
+        " n=0; while read -r file; do n=$((n + 1)); true >> $file && echo $file; done; echo $n; }"
     )
-    assert await ask(apart, writable, user=user) == ""
+    (tried,) = (await ask(apart, f"{{ {writable}; }} 2>/dev/null", user=user)).split()
+    assert int(tried) > 100
 
 
 @EITHER
@@ -265,7 +272,7 @@ async def test_covered_and_sealed_paths(apart, user):
     mounts = {line.split()[4]: line.split() for line in said.splitlines()}
     for path in SEALED:
         assert path not in mounts or "ro" in mounts[path][5].split(","), path
-        assert os.path.exists(path) == (path in mounts)
+        assert Path(path).exists() == (path in mounts)
     script = "; ".join(f"cat {path} 2>/dev/null; ls -A {path} 2>/dev/null" for path in COVERED)
     said = await ask(apart, f"{{ {script}; }} | grep -v ^/; true", user=user)
     assert said == ""
@@ -273,7 +280,9 @@ async def test_covered_and_sealed_paths(apart, user):
 
 @EITHER
 async def test_cgroups_cannot_be_written(apart, user):
-    script = "find /sys/fs/cgroup -name cgroup.procs | while read -r f; do echo 0 > $f && echo $f; done"
+    script = (
+        "find /sys/fs/cgroup -name cgroup.procs | while read -r f; do echo 0 > $f && echo $f; done"
+    )
     assert await ask(apart, f"{{ {script}; }} 2>/dev/null; true", user=user) == ""
 
 
@@ -282,7 +291,9 @@ async def test_cgroups_cannot_be_written(apart, user):
 
 async def status(apart, **options) -> dict[str, str]:
     said = await ask(apart, "cat /proc/self/status", **options)
-    return {key: value.strip() for key, _, value in (l.partition(":") for l in said.splitlines())}
+    return {
+        key: value.strip() for key, _, value in (line.partition(":") for line in said.splitlines())
+    }
 
 
 def capability_sets(status: dict[str, str]) -> dict[str, set[str]]:
@@ -297,7 +308,7 @@ def capability_sets(status: dict[str, str]) -> dict[str, set[str]]:
 
 async def test_the_default_user_has_no_capabilities(apart):
     found = await status(apart)
-    assert capability_sets(found) == dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), set())
+    assert capability_sets(found) == {key: set() for key in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
     assert found["Uid"].split() == ["65534"] * 4
 
@@ -313,7 +324,7 @@ async def test_root_has_a_few(apart):
 async def test_capabilities_added_and_dropped(apart):
     isolation = Isolation(cap_add=("CAP_NET_RAW", "net_bind_service"), cap_drop=("NET_RAW",))
     found = capability_sets(await status(apart, isolation=isolation))
-    assert found == dict.fromkeys(found, {"NET_BIND_SERVICE"})
+    assert found == {key: {"NET_BIND_SERVICE"} for key in found}
     isolation = Isolation(cap_drop=("ALL",), cap_add=("KILL",))
     found = capability_sets(await status(apart, user="root", isolation=isolation))
     assert (found["Eff"], found["Bnd"], found["Amb"]) == ({"KILL"}, {"KILL"}, set())
@@ -430,7 +441,9 @@ async def test_no_network(apart, user):
 
 async def test_binds(apart, folder):
     (folder / "file").write_text("content")
-    isolation = Isolation(binds=(f"{folder}:/tmp/a/rw", f"{folder}:/tmp/ro:ro", f"{folder}/file:/tmp/f"))
+    isolation = Isolation(
+        binds=(f"{folder}:/tmp/a/rw", f"{folder}:/tmp/ro:ro", f"{folder}/file:/tmp/f")
+    )
     script = (
         "cat /tmp/f /tmp/ro/file; echo new > /tmp/a/rw/new; cat /tmp/ro/new;"
         "touch /tmp/ro/x 2>/dev/null || echo cannot"
@@ -498,8 +511,8 @@ async def test_read_only(apart, folder, user):
 async def test_a_root_directory(apart, rootfs, user):
     isolation = Isolation(rootfs=str(rootfs), tmpfs=("/run/mine",))
     script = (
-        "ls /; ls /dev | wc -l; cat /proc/1/comm; ls -d /sys/class; ls -A /tmp; touch /tmp/x /run/mine/x;"
-        f"cat {apart.state}/mark {apart.directory}/supervisor.toml 2>/dev/null; pwd"
+        "ls /; ls /dev | wc -l; cat /proc/1/comm; ls -d /sys/class; ls -A /tmp;"
+        f"touch /tmp/x /run/mine/x; cat {apart.state}/mark {apart.directory}/supervisor.toml 2>/dev/null; pwd"
     )
     said = await ask(apart, script, user=user, isolation=isolation)
     there = ["bin", "data", "dev", "etc", "proc", "run", "sys", "tmp"]
@@ -576,7 +589,9 @@ async def test_secrets(apart, user):
             "cat /run/secrets/password; stat -c '%a %u' /run/secrets/password;"
             "touch /run/secrets/x 2>/dev/null || echo cannot; env"
         )
-        job, said = await finish(client, ["sh", "-c", script], user=user, secrets={"password": VALUE})
+        job, said = await finish(
+            client, ["sh", "-c", script], user=user, secrets={"password": VALUE}
+        )
     assert said.stdout.startswith(VALUE + f"400 {0 if user else 65534}\ncannot\n".encode())
     assert b"horse" not in said.stdout.removeprefix(VALUE)
     assert job.spec.isolation.secrets == ("password",)
@@ -637,7 +652,9 @@ async def test_a_dry_run_starts_nothing(apart, tmp_path):
     (tmp_path / "password").write_bytes(VALUE)
     options = ["--secret", f"password={tmp_path}/password", "--network", "none", "--env", "A=b c"]
     before = len(list((apart.state / "jobs").iterdir()))
-    said = await harness.in_thread(lambda: apart.cli("run", "--dry-run", *options, "--", "ls", "-l"))
+    said = await harness.in_thread(
+        lambda: apart.cli("run", "--dry-run", *options, "--", "ls", "-l")
+    )
     assert (said.returncode, said.stderr) == (0, b"")
     lines = [line.split() for line in said.stdout.decode().splitlines()]
     assert lines[0] == ["shim", "unshare", "pid"]
