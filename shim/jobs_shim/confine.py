@@ -9,7 +9,10 @@ import struct
 
 from jobs_shim import syscalls
 
+# Looked up now, as in `syscalls`.
 _libc = ctypes.CDLL(None, use_errno=True)
+_capset = _libc.capset
+_prctl = _libc.prctl
 
 _PR_SET_KEEPCAPS = 8
 _PR_SET_SECCOMP = 22
@@ -59,12 +62,11 @@ def capabilities(keep: int, ambient: bool) -> None:  # noqa: FBT001  # a step's 
     sets = (keep, keep, inheritable)
     low = (each & 0xFFFF_FFFF for each in sets)
     high = (each >> 32 for each in sets)
-    _check(_libc.capset(header, struct.pack("=6I", *low, *high)))
+    _check(_capset(header, struct.pack("=6I", *low, *high)))
     number = 0
     while ambient and keep >> number:
         if keep >> number & 1:
-            raised = (ctypes.c_ulong(_PR_CAP_AMBIENT_RAISE), ctypes.c_ulong(number))
-            _check(_libc.prctl(_PR_CAP_AMBIENT, *raised, ctypes.c_ulong(0), ctypes.c_ulong(0)))
+            _check(_prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0))
         number += 1
 
 
@@ -73,8 +75,7 @@ def seccomp(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a short, and an aligned pointer
     fprog = struct.pack("@HP", len(program) // _SOCK_FILTER, ctypes.addressof(buffer))
-    mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
-    _check(_libc.prctl(_PR_SET_SECCOMP, mode, fprog, ctypes.c_ulong(0), ctypes.c_ulong(0)))
+    _check(_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0))
 
 
 def loopback() -> None:

@@ -6,7 +6,10 @@ Descriptors, because a path that a job's user may write to can be another one a 
 import ctypes
 import os
 
+# Looked up now, as in `syscalls`.
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_umount2 = _libc.umount2
 
 # The same on every architecture, but for the first.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
@@ -48,20 +51,20 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """openat2(2), close-on-exec: open a path, which must keep to the rules in `resolve`."""
     how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)  # struct open_how
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _check(_libc.syscall(_OPENAT2, directory, os.fsencode(path), how, size), path)
+    return _check(_syscall(_OPENAT2, directory, os.fsencode(path), how, size), path)
 
 
 def open_tree(fd: int, path: str, *, recursive: bool) -> int:
     """open_tree(2): copy the mounts of a directory or file; they are nowhere until moved."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH
     flags |= _AT_RECURSIVE if recursive else 0
-    return _check(_libc.syscall(_OPEN_TREE, fd, os.fsencode(path), ctypes.c_uint(flags)), path)
+    return _check(_syscall(_OPEN_TREE, fd, os.fsencode(path), ctypes.c_uint(flags)), path)
 
 
 def move_mount(tree: int, target: int, path: str) -> None:
     """move_mount(2): put a tree where an open path is; `path` is for the error only."""
     flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
-    _check(_libc.syscall(_MOVE_MOUNT, tree, b"", target, b"", flags), path)
+    _check(_syscall(_MOVE_MOUNT, tree, b"", target, b"", flags), path)
 
 
 def mount_setattr(fd: int, path: str, *, on: int = 0, off: int = 0, recursive: bool) -> None:
@@ -69,7 +72,7 @@ def mount_setattr(fd: int, path: str, *, on: int = 0, off: int = 0, recursive: b
     attr = (ctypes.c_uint64 * 4)(on, off, 0, 0)  # struct mount_attr
     size = ctypes.c_size_t(ctypes.sizeof(attr))
     flags = ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0))
-    _check(_libc.syscall(_MOUNT_SETATTR, fd, b"", flags, attr, size), path)
+    _check(_syscall(_MOUNT_SETATTR, fd, b"", flags, attr, size), path)
 
 
 def pivot_root(root: int, path: str) -> None:
@@ -79,8 +82,8 @@ def pivot_root(root: int, path: str) -> None:
     new one, whence it is unmounted.
     """
     os.fchdir(root)
-    _check(_libc.syscall(_PIVOT_ROOT, b".", b"."), path)
-    _check(_libc.umount2(b".", _MNT_DETACH), path)
+    _check(_syscall(_PIVOT_ROOT, b".", b"."), path)
+    _check(_umount2(b".", _MNT_DETACH), path)
     os.chdir("/")
 
 
@@ -92,13 +95,13 @@ def new(fstype: str, options: str, attributes: int) -> int:
         options: its own, `key=value,…`.
         attributes: MOUNT_ATTR_…, whose numbers are those of MS_… in mount(2).
     """
-    context = _check(_libc.syscall(_FSOPEN, fstype.encode(), ctypes.c_uint(_CLOEXEC)), fstype)
+    context = _check(_syscall(_FSOPEN, fstype.encode(), ctypes.c_uint(_CLOEXEC)), fstype)
     try:
         for option in options.split(",") if options else ():
             key, _, value = option.encode().partition(b"=")
-            _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_SET_STRING, key, value, 0), option)
-        _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), fstype)
-        made = _libc.syscall(_FSMOUNT, context, ctypes.c_uint(_CLOEXEC), ctypes.c_uint(attributes))
+            _check(_syscall(_FSCONFIG, context, _FSCONFIG_SET_STRING, key, value, 0), option)
+        _check(_syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), fstype)
+        made = _syscall(_FSMOUNT, context, ctypes.c_uint(_CLOEXEC), ctypes.c_uint(attributes))
         return _check(made, fstype)
     finally:
         os.close(context)
