@@ -11,11 +11,12 @@ import trio
 import trio.testing
 
 from jobs_proto import files
+from jobs_proto.isolation import Isolation
 from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
-from jobs_supervisor import cgroups
-from jobs_supervisor.config import JobSettings, RetentionSettings
+from jobs_supervisor import cgroups, isolation
+from jobs_supervisor.config import JobSettings, RetentionSettings, Settings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
@@ -27,6 +28,7 @@ AT_ONCE = 16
 DEADLINE_S = 140
 SEED = random.SystemRandom().randrange(2**32)
 NOWHERE = "/no/such/directory"
+SPEC = Spec(argv=("true",), isolation=Isolation(secrets=("a",), tmpfs=("/mnt",)))
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
 
@@ -73,6 +75,9 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 retention=Retention(RetentionSettings(), tmp_path, store),
                 forkserver=forkserver,
                 host=describe(forkserver.mode, forkserver.why, tree),
+                walls=isolation.survey(
+                    forkserver.mode, Settings(state_dir=tmp_path), tmp_path / "supervisor.toml"
+                ),
                 nursery=nursery,
             )
             jobs.restore()
@@ -86,6 +91,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
             nursery.cancel_scope.cancel()
     store.close()
     check_directories(tmp_path / "jobs")
+    assert list(tmp_path.rglob("secrets")) == []
     for directory in tree.directories():
         assert [each.name for each in directory.iterdir() if each.is_dir()] == []
         directory.rmdir()
@@ -99,7 +105,7 @@ async def run_limited(jobs, limiter):
 
 
 async def run_one(jobs):
-    job = await jobs.submit("tester", Run(spec=Spec(argv=("true",))))
+    job = await jobs.submit("tester", Run(spec=SPEC, secrets={"a": b"never seen"}))
     live = jobs.current(jobs.store.get(job.id))
     await live.until_exited()
     assert live.job.outcome is Outcome.START_FAILED, live.job
