@@ -65,7 +65,7 @@ pytest: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-v2:
-	tests/cgroup_v2/run $(ARGS)
+	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)
 
 wheel: $(STAMP)
 	rm -rf dist build

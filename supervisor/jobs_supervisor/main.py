@@ -38,6 +38,7 @@ def main() -> None:
     """Run the supervisor; the console script."""
     arguments = _parser().parse_args()
     set_up_logging(json=not sys.stderr.isatty() and not arguments.dev)
+    why: BaseException | None = None
     try:
         if arguments.dev:
             settings = dev.prepare(arguments.dir.absolute())
@@ -46,11 +47,10 @@ def main() -> None:
             settings = load(arguments.config)
         with one_per(settings.state_dir):
             trio.run(supervise, settings, arguments)
-    except* (JobsError, CertsError, PluginError) as group:
-        sys.exit(f"jobs-supervisor: {_first(group)}")
-    except* OSError as group:
-        error = _first(group)
-        sys.exit(f"jobs-supervisor: {error}")
+    except* (JobsError, CertsError, PluginError, OSError) as group:
+        why = _first(group)
+    if why is not None:
+        sys.exit(f"jobs-supervisor: {why}")
 
 
 def _first(error: BaseException) -> BaseException:
