@@ -62,21 +62,30 @@ def cover(paths: list[str]) -> None:
         fd = _open_if_there(path)
         if fd is None:
             continue
-        kind = _DIRECTORY if stat.S_ISDIR(os.fstat(fd).st_mode) else _FILE
-        tree = mount_api.open_tree(_cover(), kind, recursive=False)
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        if is_directory and _COVER not in _held:
+            # Before Linux 6.15 only what is mounted somewhere can be copied: so it is, here first,
+            # and is then covered as well.
+            _held[_COVER] = _new_cover()
+            mount_api.move_mount(_held[_COVER], fd, path)
+            os.close(fd)
+            fd = _open(path)
+        if _COVER in _held:
+            kind = _DIRECTORY if is_directory else _FILE
+            tree = mount_api.open_tree(_held[_COVER], kind, recursive=False)
+        else:
+            tree = mount_api.open_tree(mount_api.AT_FDCWD, "/dev/null", recursive=False)
         mount_api.move_mount(tree, fd, path)
         os.close(tree)
         os.close(fd)
 
 
-def _cover() -> int:
-    if _COVER not in _held:
-        fd = mount_api.new("tmpfs", "mode=0,size=4k", mount_api.MOUNT_ATTR_DATA)
-        os.mkdir(_DIRECTORY, 0, dir_fd=fd)
-        os.close(os.open(_FILE, os.O_CREAT | os.O_CLOEXEC, 0, dir_fd=fd))
-        mount_api.mount_setattr(fd, _COVER, on=mount_api.MOUNT_ATTR_RDONLY, recursive=False)
-        _held[_COVER] = fd
-    return _held[_COVER]
+def _new_cover() -> int:
+    fd = mount_api.new("tmpfs", "mode=0,size=4k", mount_api.MOUNT_ATTR_DATA)
+    os.mkdir(_DIRECTORY, 0, dir_fd=fd)
+    os.close(os.open(_FILE, os.O_CREAT | os.O_CLOEXEC, 0, dir_fd=fd))
+    mount_api.mount_setattr(fd, _COVER, on=mount_api.MOUNT_ATTR_RDONLY, recursive=False)
+    return fd
 
 
 def seal(paths: list[str]) -> None:
