@@ -13,6 +13,7 @@ One thread, one poll(2); each descriptor has one handler. Nothing in here waits 
 its sockets do not block, and one that does not read is dropped (it can connect again).
 """
 
+import errno
 import fcntl
 import os
 import resource
@@ -198,8 +199,10 @@ class Shim:
         path = f"/proc/self/fd/{directory}/{files.SOCKET}"
         try:
             self.listener.bind(path)
-        except FileExistsError:
-            os.unlink(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            os.unlink(path)  # of a shim that died before it had launched
             self.listener.bind(path)
         os.close(directory)
         self.listener.listen(16)
