@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import trio
+from attrs import evolve
 
 from jobs_proto import methods
 from jobs_proto.errors import JobsError
@@ -144,6 +145,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        secrets: Mapping[str, bytes] | None = None,
         **spec: Any,
     ) -> Job:
         """Start a job; it is on the supervisor's disk when this returns.
@@ -156,17 +158,37 @@ class Client:
             priority: of two waiting jobs, the one with the higher number starts first.
             labels: for people and plugins.
             request_id: the same one twice gives the same job; None: a new one.
+            secrets: contents of files in the job's /run/secrets, by name.
             spec: further fields of `Spec`, if `command` is not one.
         """
         params = _params(
             methods.Run,
-            spec=_spec(command, spec),
+            spec=_naming(_spec(command, spec), secrets or {}),
             name=name,
             labels=dict(labels or {}),
             priority=priority,
             request_id=request_id or str(uuid.uuid4()),
+            secrets=dict(secrets or {}),
         )
         return await self._persist(Patience(RUN_RETRY_S), lambda: self._job("run", params))
+
+    async def rehearse(
+        self,
+        command: Sequence[str] | Spec,
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        **spec: Any,
+    ) -> dict[str, Any]:
+        """Ask for the steps that would set a job up, `{steps, notes}`; nothing is started.
+
+        Args:
+            command: as for `run`.
+            secrets: as for `run`.
+            spec: as for `run`.
+        """
+        wanted = _naming(_spec(command, spec), secrets or {})
+        params = _params(methods.Run, spec=wanted, secrets=dict(secrets or {}), dry_run=True)
+        return _read_map(await self.call("run", params))
 
     async def list(
         self,
@@ -299,6 +321,17 @@ def _spec(command: Sequence[str] | Spec, fields: Mapping[str, Any]) -> Spec:
     if isinstance(command, str):
         raise TypeError('a command is a sequence: ["ls", "-l"], not "ls -l"')
     return _make(Spec, argv=tuple(command), **fields)
+
+
+def _naming(spec: Spec, secrets: Mapping[str, bytes]) -> Spec:
+    """Let a spec name the secrets that are sent beside it."""
+    if not secrets:
+        return spec
+    names = tuple(sorted({*spec.isolation.secrets, *secrets}))
+    try:
+        return evolve(spec, isolation=evolve(spec.isolation, secrets=names))
+    except ValueError as error:
+        raise JobsError("invalid_argument", str(error)) from None
 
 
 def _read_job(raw: object, method: str) -> Job:

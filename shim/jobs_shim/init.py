@@ -76,6 +76,8 @@ def run(
         report(start, error)
         return
     os.close(start)
+    for fd in (1, 2):
+        os.dup2(0, fd)  # its output ends when the job does, not when we do
     status = _serve(channel, leader)
     if status is not None:
         try:

@@ -12,7 +12,7 @@ import errno
 import os
 import resource
 
-from jobs_shim import syscalls
+from jobs_shim import confine, mounts, syscalls
 from jobs_shim.lean import signal
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
@@ -96,6 +96,8 @@ STEPS = {
     "no_new_privs": lambda: syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1),
     "chdir": os.chdir,
     "exec": _exec,
+    **mounts.STEPS,
+    **confine.STEPS,
 }
 
 

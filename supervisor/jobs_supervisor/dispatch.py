@@ -12,7 +12,7 @@ from typing import Any
 import pluggy
 
 from jobs_plugins.manager import decide
-from jobs_plugins.roles import RUN_AS
+from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job
@@ -105,8 +105,9 @@ class Dispatcher:
         target = self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
         self._require(identity, name, params, job)
-        if isinstance(params, Run) and params.spec.user not in (None, self._default_user):
-            self._require(identity, RUN_AS, params, None)
+        if isinstance(params, Run):
+            for action in self._further_actions(params):
+                self._require(identity, action, params, None)
         return Call(self, identity, name, params, target)
 
     async def answer(self, call: Call) -> object:
@@ -116,6 +117,14 @@ class Dispatcher:
     def may_see(self, identity: Identity, job: Job) -> bool:
         """Decide whether this job exists for this caller."""
         return decide(self._manager, identity, SEE, None, job).allow
+
+    def _further_actions(self, request: Run) -> list[str]:
+        """Give what a `run` needs to be allowed besides."""
+        needed = {
+            RUN_AS: request.spec.user not in (None, self._default_user),
+            RUN_PRIVILEGED: request.spec.isolation.wants_privileges,
+        }
+        return [action for action, so in needed.items() if so]
 
     def _require(self, identity: Identity, action: str, params: object, job: Job | None) -> None:
         decision = decide(self._manager, identity, action, params, job)

@@ -18,7 +18,7 @@ from jobs_certs import CertsError
 from jobs_plugins.manager import PluginError, make_manager
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
-from jobs_supervisor import dev
+from jobs_supervisor import dev, isolation
 from jobs_supervisor.audit import open_audit, set_up_logging
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
@@ -38,18 +38,19 @@ def main() -> None:
     """Run the supervisor; the console script."""
     arguments = _parser().parse_args()
     set_up_logging(json=not sys.stderr.isatty() and not arguments.dev)
+    why: BaseException | None = None
     try:
         if arguments.dev:
             settings = dev.prepare(arguments.dir.absolute())
+            arguments.config = arguments.dir / dev.FILE
         else:
             settings = load(arguments.config)
         with one_per(settings.state_dir):
             trio.run(supervise, settings, arguments)
-    except* (JobsError, CertsError, PluginError) as group:
-        sys.exit(f"jobs-supervisor: {_first(group)}")
-    except* OSError as group:
-        error = _first(group)
-        sys.exit(f"jobs-supervisor: {error}")
+    except* (JobsError, CertsError, PluginError, OSError) as group:
+        why = _first(group)
+    if why is not None:
+        sys.exit(f"jobs-supervisor: {why}")
 
 
 def _first(error: BaseException) -> BaseException:
@@ -131,6 +132,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             tree = survey(_cgroup_name(settings.state_dir))
             await nursery.start(forkserver.run, tree.shims)
             host = describe(forkserver.mode, forkserver.why, tree)
+            walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
             jobs = Jobs(
                 settings=settings.jobs,
@@ -139,6 +141,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 retention=retention,
                 forkserver=forkserver,
                 host=host,
+                walls=walls,
                 nursery=nursery,
             )
             jobs.restore()
@@ -157,7 +160,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
-            _announce(settings, arguments, host.missing)
+            _announce(settings, arguments, host.missing + walls.missing)
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))
             nursery.cancel_scope.cancel()
