@@ -83,7 +83,8 @@ class Run:
 
     Attributes:
         spec: what to run.
-        name: a name for people; several jobs may bear it, and then it stands for none of them.
+        name: a name for people; of several jobs that bear it, it stands for the one that has not
+            ended, else for the newest.
         labels: for plugins and people.
         priority: of two waiting jobs, the one with the higher number starts first.
         request_id: the same one twice from the same identity gives the same job. What secrets hold

@@ -47,11 +47,19 @@ class Client:
     Args:
         settings: whom to connect to, and as whom.
         reconnect_s: seconds that `wait` and `follow` go on trying after the supervisor was lost.
+        told: called with the reason when it is lost and they begin to try.
     """
 
-    def __init__(self, settings: Settings, *, reconnect_s: float = RECONNECT_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reconnect_s: float = RECONNECT_S,
+        told: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._dialer: Final = Dialer(settings)
         self._reconnect_s: Final = reconnect_s
+        self._told: Final = told
         self._dialling: Final = trio.Lock()
         self._link: Link | None = None
         self._manager = trio.open_nursery()
@@ -68,6 +76,7 @@ class Client:
         cert: str | None = None,
         key: str | None = None,
         reconnect_s: float = RECONNECT_S,
+        told: Callable[[Exception], None] | None = None,
     ) -> Self:
         """Make a client from arguments, environment or file; see `jobs_rpc.config`.
 
@@ -77,7 +86,7 @@ class Client:
         settings = load_settings(
             config=config, context=context, server=server, ca=ca, cert=cert, key=key
         )
-        return cls(settings, reconnect_s=reconnect_s)
+        return cls(settings, reconnect_s=reconnect_s, told=told)
 
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
@@ -170,7 +179,9 @@ class Client:
             request_id=request_id or str(uuid.uuid4()),
             secrets=dict(secrets or {}),
         )
-        return await self._persist(Patience(RUN_RETRY_S), lambda: self._job("run", params))
+        return await self._persist(
+            Patience(RUN_RETRY_S, self._told), lambda: self._job("run", params)
+        )
 
     async def rehearse(
         self,
@@ -217,7 +228,7 @@ class Client:
         """
         _params(methods.Wait, id=job_id, timeout_s=timeout_s)
         deadline = inf if timeout_s is None else trio.current_time() + timeout_s
-        patience = Patience(self._reconnect_s if timeout_s is None else timeout_s)
+        patience = Patience(self._reconnect_s if timeout_s is None else timeout_s, self._told)
 
         async def attempt() -> Job:
             nonlocal job_id
@@ -283,7 +294,7 @@ class Client:
         wanted = _make(
             methods.Follow, id=job_id, start=start, stream=stream, wait=wait, timestamps=timestamps
         )
-        return Following(self._dialer, wanted, self._reconnect_s)
+        return Following(self._dialer, wanted, self._reconnect_s, self._told)
 
     # -- parts of them -----------------------------------------------------------------------
 

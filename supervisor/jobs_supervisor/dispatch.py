@@ -7,6 +7,7 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 import pluggy
@@ -24,6 +25,9 @@ from jobs_supervisor.live import LiveJob
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
+
+MAX_NAMESAKES = 1000
+"""Of jobs that bear one name, or whose ids start alike, so many are looked at."""
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -136,22 +140,24 @@ class Dispatcher:
             )
 
     def _find(self, identity: Identity, text: str) -> LiveJob:
-        """Find the one job that `text` names among those that the caller may see."""
-        found: list[LiveJob] = []
-        for live in self._jobs.matching(text):
-            if self.may_see(identity, live.job):
-                found.append(live)
-                if len(found) > 1:
-                    break
+        """Find the one job that `text` names among those that the caller may see.
+
+        Of several that bear a name, the one that has not ended is meant, else the newest.
+        """
+        visible = (live for live in self._jobs.matching(text) if self.may_see(identity, live.job))
+        found = list(islice(visible, MAX_NAMESAKES))
         if not found:
             raise JobsError(
                 "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
             )
+        if all(live.job.name == text for live in found):
+            found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            both = " and ".join(live.job.short_id for live in found)
+            some = ", ".join(live.job.short_id for live in found[:3])
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({both}, …): give more of the id",
+                f"{text!r} names more than one job ({some}{', …' * (len(found) > 3)}): say which, "
+                "by more of its id",
             )
         return found[0]
 
