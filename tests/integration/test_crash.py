@@ -94,6 +94,7 @@ class Line:
         assert self._process.returncode == self._talker.code
 
 
+@pytest.mark.v2
 async def test_kill_9_with_twenty_jobs_and_their_followers(supervisor, gates):
     talkers = [Talker(number, gates()) for number in range(JOBS)]
     ending, staying = talkers[:ENDING], talkers[ENDING:]
@@ -193,6 +194,7 @@ async def test_a_timeout_while_no_supervisor_runs(supervisor):
     assert waited.returncode == 124
 
 
+@pytest.mark.v2
 async def test_the_grace_period_ends_while_no_supervisor_runs(supervisor):
     """TERM is ignored; KILL comes after the grace period, and from the shim."""
     async with supervisor.client() as client:
@@ -306,6 +308,7 @@ async def test_the_fork_server_is_killed(supervisor, gates):
         assert (await client.wait(job.id)).exit.code == 5
 
 
+@pytest.mark.v2
 async def test_a_shim_is_killed(supervisor):
     mark = f"mark-{os.urandom(8).hex()}"
     script = f"setsid sleep 1000 {mark} & echo so far; sleep 1000"

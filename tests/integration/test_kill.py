@@ -7,6 +7,8 @@ import proctable
 import pytest
 from harness import finish, in_thread, until_running
 
+pytestmark = pytest.mark.v2
+
 STUBBORN = """trap "" TERM; setsid sleep 1000 & echo on; sleep 1000"""
 
 DAEMON = """
