@@ -14,9 +14,9 @@ PR_SET_PDEATHSIG. A shim that died before that was set is noticed as well: the l
 it LEADER, and then does not execute.
 
 init sleeps in sigwait(3), with no descriptor to poll and no handler to run. SIGCHLD says that a
-child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked, so that
-one sent a moment too early is still pending when init looks; a pid 1 receives even what would be
-ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
+child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked before
+init is forked, so that one sent too early is pending when init looks, and kills nobody; a pid 1
+receives even what would be ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 """
 
 import os
@@ -36,7 +36,7 @@ KILL = b"k"  # end every process, init included
 # And init → shim: the leader's raw wait status in decimal digits.
 
 WAKE = signal.SIGUSR1
-_AWAITED = frozenset((signal.SIGCHLD, WAKE))
+AWAITED = frozenset((signal.SIGCHLD, WAKE))
 
 
 def run(
@@ -64,7 +64,6 @@ def run(
     os.close(err)
     for fd in shims:
         os.close(fd)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
     if os.read(channel, 1) != GO:
         return
@@ -135,7 +134,7 @@ def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
 def _serve(channel: int, leader: int) -> int | None:
     """Reap and forward signals; give the leader's wait status, or None if told to end at once."""
     while True:
-        if signal.sigwait(_AWAITED) == signal.SIGCHLD:
+        if signal.sigwait(AWAITED) == signal.SIGCHLD:
             status = _reap(leader)
             if status is not None:
                 return status
@@ -150,6 +149,8 @@ def _obey(channel: int, leader: int) -> bool:
             message = os.read(channel, 2)
         except BlockingIOError:
             return True
+        except ConnectionResetError:
+            return False  # as the end, of a shim that had not read all
         if message[:1] != SIGNAL:
             return False
         _deliver(leader, message[1])

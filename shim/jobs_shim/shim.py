@@ -140,6 +140,7 @@ class Shim:
         err_r, err_w = make_pipe()
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
         theirs = (init_channel, init_start, out_w, err_w)
+        signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
         try:
             execute(self.plan["shim"])
             pid = syscalls.fork()
@@ -286,7 +287,10 @@ class Shim:
 
     def hear_init(self, fd: int, _events: int) -> None:
         """Init's channel: the leader's wait status."""
-        word = os.read(fd, 16)
+        try:
+            word = os.read(fd, 16)
+        except ConnectionResetError:
+            word = b""  # it was killed before it had read what we told it
         if word:
             self.status = int(word)
         else:
