@@ -5,13 +5,16 @@ written (a full disk, a broken one) still moves the offset: the file gets a hole
 a GAP chunk, so that a reader is told, and the job is neither blocked nor killed.
 """
 
+import fcntl
 import os
+import sys
 import time
 
 from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
 _NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
+_FIONREAD = 0x541B  # bytes that can be read now; x86-64 and arm64
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _MAX_PENDING = 4096 * CHUNK.size
 
@@ -109,10 +112,15 @@ class Output:
             pass
 
     def drain(self, pipes: dict[int, int]) -> None:
-        """Take all that is left in the pipes (descriptor → stream), now that nobody writes."""
+        """Take what is left in the pipes (descriptor → stream), now that the job has ended.
+
+        No more than there is at the call: a job can hand its pipe to a process that is none of its
+        own (SCM_RIGHTS, unix(7)), which may write for ever.
+        """
         for pipe, stream in pipes.items():
-            while self.take(pipe, stream) > 0:
-                pass
+            left = int.from_bytes(fcntl.ioctl(pipe, _FIONREAD, bytes(4)), sys.byteorder)
+            while left > 0 and (count := self.take(pipe, stream)) > 0:
+                left -= count
 
     def sync(self) -> None:
         """Put what was written on the disk: the exit record's totals are true after a crash."""

@@ -556,9 +556,10 @@ def socket_pair() -> tuple[int, int]:
 
 
 def make_pipe() -> tuple[int, int]:
-    """Make a pipe whose reading end does not block."""
+    """Make a pipe whose reading end does not block, and that a job can open as /dev/stdout."""
     read, write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read, False)
+    os.fchmod(write, 0o622)  # it is ours, and the job another user's
     try:
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:

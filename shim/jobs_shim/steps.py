@@ -19,20 +19,24 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.
 """What the fork server, a shim and init ignore; a job starts with every signal at its default."""
 
 
+_SHOWN = 1000
+"""Characters of a path that are reported: what was asked for may be megabytes, a packet not."""
+
+
 class StepError(Exception):
     """A step of the plan failed.
 
     Attributes:
         step: its name.
         errno: why.
-        path: what it was about, if it was about something.
+        path: what it was about, if it was about something; the start of it, if it is long.
     """
 
     def __init__(self, step: str, number: int, path: object) -> None:
         super().__init__(step, number, path)
         self.step = step
         self.errno = number
-        self.path = None if path is None else str(path)
+        self.path = None if path is None else str(path)[:_SHOWN]
 
 
 def _map_ids(uid: int, gid: int) -> None:

@@ -111,6 +111,13 @@ class Job:
         assert self.cgroup is None or not self.cgroup.exists()
         return body
 
+    def end_on_disk(self) -> None:
+        """Wait for the shim's end, whatever it could tell us; its exit record must be there."""
+        with contextlib.suppress(ConnectionResetError):  # it has not read all that we told it
+            while self.hear()[0]:
+                pass
+        assert (self.directory / files.EXIT).exists(), self.shim_error()
+
     def kill(self, number: int = 9, grace_s: float = 0.0) -> None:
         """Ask for the job's end."""
         self.tell(protocol.KILL, signal=number, grace_s=grace_s, by="tester")

@@ -7,6 +7,9 @@ import hashlib
 import os
 import select
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,8 @@ def test_a_job_runs_and_ends_with_its_status(server):
         (["true"], {"shim": [["unshare", 1 << 31]]}, ["unshare", errno.EINVAL, None]),
         (["true"], {"init": [["chdir", "/no/where"]]}, ["chdir", errno.ENOENT, "/no/where"]),
         (["true"], {"init": [["mount", "x", "/no", "", 0, ""]]}, ["mount", None, "/no"]),
+        (["/" + "a" * 100_000], {}, ["exec", errno.ENAMETOOLONG, "/" + "a" * 999]),
+        (["true"], {"cwd": "/" * 100_000}, ["chdir", errno.ENAMETOOLONG, "/" * 1000]),
         (["tr\0ue"], {}, ["exec", errno.EINVAL, None]),
         (["true"], {"env": {"A=B": ""}}, ["exec", errno.EINVAL, None]),
         (["true"], {"before": [["no_such_step"]]}, ["no_such_step", errno.EINVAL, None]),
@@ -285,6 +290,15 @@ def test_a_kill_while_the_job_starts(server):
         record = job.end()
         assert record["status"] in (signal.SIGTERM, signal.SIGKILL)
         assert (record["killed_by"], record["error"]) == ("tester", None)
+
+
+def test_signals_that_come_as_the_leader_ends_lose_nothing(server):
+    for _ in range(60):
+        job = server.launch(["true"])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(100):
+                job.tell(protocol.SIGNAL, signal=signal.SIGCONT)
+        job.end_on_disk()
 
 
 @pytest.mark.root
@@ -516,3 +530,39 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith(ours)))
         *("_datetime", "datetime", "math", "collections.abc"),  # msgpack
         *("_socket", "errno", "fcntl", "gc", "resource", "select"),
     }
+
+
+# -- pipes in other hands -------------------------------------------------------------------------
+
+_HAND_ON = """
+import socket
+friend = socket.socket(socket.AF_UNIX)
+friend.connect({address!r})
+socket.send_fds(friend, [b"."], [1])
+friend.recv(1)
+"""
+
+
+def test_a_job_ends_though_others_write_to_its_pipe_for_ever(plain, stack):
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.settimeout(shims.WAIT_S)
+    address = f"\0{plain.folder}"
+    listener.bind(address)
+    listener.listen()
+    job = plain.launch([sys.executable, "-I", "-c", _HAND_ON.format(address=address)])
+    friend = stack.enter_context(listener.accept()[0])
+    _, (pipe,), *_ = socket.recv_fds(friend, 1, 1)
+    writers = [stack.enter_context(subprocess.Popen(["yes"], stdout=pipe)) for _ in range(4)]
+    os.close(pipe)
+    friend.send(b".")
+    assert job.end()["status"] == 0
+    assert {writer.wait(shims.WAIT_S) for writer in writers} <= {-signal.SIGPIPE, 1}
+
+
+@pytest.mark.root
+def test_a_job_can_open_its_standard_streams_but_not_read_them(isolated):
+    script = "echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdout 2>&1"
+    job = isolated.launch(["sh", "-c", script])
+    job.end()
+    assert job.output.startswith(b"out\nerr\n")
+    assert b"ermission denied" in job.output
