@@ -1,5 +1,6 @@
 """One connection for one verb: connect, do the verb's work, and say what went wrong."""
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,6 +49,8 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
 
 
 def _say_lost(error: Exception) -> None:
+    if not sys.stderr.isatty():
+        return  # there a person waits; elsewhere nothing may come between what the job wrote
     say(f"{error}; trying again (Ctrl-C gives up)")
 
 

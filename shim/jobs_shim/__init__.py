@@ -3,5 +3,5 @@
 Standard library and msgpack only: every import here is paid for by every job. A page that a forked
 process writes to is its own from then on, and counting references writes; so what counts is how
 many objects a shim touches, and how densely they lie. See `warm`, `dense` and `lean` for what is
-done about it, and `tests/bench/README.md` for what it brings.
+done about it, and `shim/README.md` for what it brings.
 """

@@ -8,7 +8,7 @@ imported, and again before the first fork, each size's holes are filled with obj
 will ever touch. What comes then comes from fresh pools, one after the other. Locks are there for
 the small blocks of malloc(3), from which Python takes new ones for every forked process.
 
-`tests/bench/README.md` has the figures.
+`shim/README.md` has the figures.
 """
 
 import _thread

@@ -130,12 +130,12 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     manager = make_manager()
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
+    context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
     if (kind := show(settings.server.cert).kind) != "server":
         raise JobsError(
             "failed_precondition",
             f"{settings.server.cert} is a {kind}'s certificate; issue one with --role server",
         )
-    context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
     listeners = await _listen(settings, arguments.config)
     audit = open_audit(settings.state_dir / "audit.log")
     store = Store(settings.state_dir / "jobs.sqlite")

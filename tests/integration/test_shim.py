@@ -129,12 +129,18 @@ def test_the_leader_is_in_its_cgroup_before_it_executes(isolated):
     assert job.output.decode().splitlines()[-1].endswith(f"/{job.cgroup.name}")
 
 
+# 32 and 33 are libc's own, and nobody can set them through it. What starts our tests may have them
+# ignored: a posix_spawn(3) of glibc 2.36, as make uses it, leaves them so.
+LIBC_SIGNALS = 0b11 << 31
+
+
 def test_a_job_starts_with_a_clean_slate(server):
     names = ("SigBlk", "SigIgn", "SigCgt")
     job = server.launch(["cat", "/proc/self/status"])
     job.end()
     status = dict(line.split(":\t", 1) for line in job.output.decode().splitlines())
-    assert {name: int(status[name], 16) for name in names} == dict.fromkeys(names, 0)
+    found = {name: int(status[name], 16) & ~LIBC_SIGNALS for name in names}
+    assert found == dict.fromkeys(names, 0)
     assert status["SigPnd"] == status["ShdPnd"]
 
 
@@ -561,8 +567,9 @@ def test_a_job_ends_though_others_write_to_its_pipe_for_ever(plain, stack):
 
 @pytest.mark.root
 def test_a_job_can_open_its_standard_streams_but_not_read_them(isolated):
-    script = "echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdout 2>&1"
+    script = "echo out >/dev/stdout; cat /dev/stdout; echo err >/dev/stderr"
     job = isolated.launch(["sh", "-c", script])
     job.end()
-    assert job.output.startswith(b"out\nerr\n")
+    assert b"out\n" in job.output
+    assert b"err\n" in job.output
     assert b"ermission denied" in job.output
