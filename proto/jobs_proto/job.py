@@ -140,12 +140,16 @@ def parse_cpuset(text: str) -> frozenset[int]:
         ValueError: it is none.
     """
     cpus: set[int] = set()
+    named = 0
     for part in text.split(","):
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) > MAX_CPU:
-            raise ValueError(f"{text!r} is no list of CPUs, such as 0-2,4")
+            raise ValueError(f"{text!r:.80} is no list of CPUs, such as 0-2,4")
         if not (found := range(int(first), int(last or first) + 1)):
-            raise ValueError(f"{part} in {text!r} goes backwards")
+            raise ValueError(f"{part} in {text!r:.80} goes backwards")
+        named += len(found)
+        if named > MAX_CPU + 1:  # else a message of ranges that are all CPUs would take hours
+            raise ValueError(f"{text!r:.80} names CPUs more than once")
         cpus.update(found)
     return frozenset(cpus)
 
