@@ -518,6 +518,8 @@ class Jobs:
 
     def matching(self, text: str) -> Iterator[LiveJob]:
         """Give the jobs whose id is or starts with `text`, or whose name it is; newest first."""
+        if not text.isascii():  # as every id and name is
+            return
         exact = self.store.get(text)
         if exact is not None:
             yield self.current(exact)

@@ -533,3 +533,33 @@ async def test_nobody_there(tmp_path, serving):
             refused = await refusal_of(client.whoami)
     assert refused.code == "unavailable"
     assert "connection refused; is the supervisor running there?" in refused.message
+
+
+# -- text that cannot be what it is for ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["\udcff", "\ud7ff", "\U0010ffff", "é", "\0", ""])
+def test_what_names_no_job_is_not_found(serving, text):
+    with Wire(serving) as wire:
+        wire.send(msgpack.packb([0, 0, "inspect", {"id": text}], unicode_errors="surrogateescape"))
+        assert wire.receive()[2]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"request_id": "\udcff"},
+        {"request_id": "a\0"},
+        {"spec": {"argv": ["true"], "user": ""}},
+        {"spec": {"argv": ["true"], "user": "a\0"}},
+        {"spec": {"argv": ["true"], "user": "²"}},
+        {"spec": {"argv": ["true"], "user": "9" * 256}},
+        {"spec": {"argv": ["true"], "limits": {"io_read_bps": 1, "io_device": "/\0"}}},
+        {"spec": {"argv": ["true"], "limits": {"io_read_bps": 1, "io_device": "sda"}}},
+    ],
+)
+def test_text_that_no_lookup_takes_is_refused(serving, params):
+    request = {"spec": {"argv": ["true"]}, **params}
+    with Wire(serving) as wire:
+        wire.send(msgpack.packb([0, 0, "run", request], unicode_errors="surrogateescape"))
+        assert wire.receive()[2]["code"] in ("invalid_argument", "failed_precondition")
