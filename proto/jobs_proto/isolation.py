@@ -15,6 +15,9 @@ from jobs_proto.sizes import in_bytes
 HOST, NO_NETWORK = "host", "none"
 ALL = "ALL"
 MAX_MOUNTS = 64
+MAX_PATH = 4095
+"""Characters in a path; the kernel's PATH_MAX without the end."""
+
 MAX_SECRETS = 32
 MAX_SECRET = 64 * 1024
 """Bytes in one secret."""
@@ -83,6 +86,8 @@ def check_path(path: str, what: str) -> str:
     Raises:
         ValueError: it is not absolute, or has `..` in it.
     """
+    if len(path) > MAX_PATH:
+        raise ValueError(f"{what} has {len(path)} characters; at most {MAX_PATH} are possible")
     parts = path.split("/")
     if not path.startswith("/") or "\0" in path or ".." in parts:
         raise ValueError(f"{what} must be an absolute path without `..`, not {path!r}")
@@ -154,6 +159,8 @@ def _mounts(isolation: "Isolation", _field: object, _value: object) -> None:
 
 
 def _capabilities(_isolation: object, _field: object, names: tuple[str, ...]) -> None:
+    if len(names) > len(CAPABILITIES) + 1:
+        raise ValueError(f"there are {len(CAPABILITIES)} capabilities, not {len(names)}")
     for name in names:
         capability(name)
 

@@ -15,6 +15,7 @@ from jobs_proto.phases import Outcome, Phase
 
 MAX_TIMEOUT_S = 10 * 365 * 86400.0
 MAX_LABELS = 64
+MAX_USER = 256
 MIN_CPUS = 0.01
 """The kernel's least quota is 1 ms in each period, and ours is 100 ms: sched-bwc.rst."""
 
@@ -49,6 +50,16 @@ def _env(_spec: object, _field: object, env: dict[str, str]) -> None:
 def _cwd(_spec: object, _field: object, cwd: str) -> None:
     if not cwd.startswith("/") or "\0" in cwd:
         raise ValueError(f"the working directory must be an absolute path, not {cwd!r}")
+
+
+def _user(_spec: object, _field: object, user: str | None) -> None:
+    if user is not None and not (1 <= len(user) <= MAX_USER and user.isprintable()):
+        raise ValueError(f"a user is a name or a number, not {user!r:.80}")
+
+
+def _io_device(_limits: object, _field: object, path: str | None) -> None:
+    if path is not None and (not path.startswith("/") or "\0" in path):
+        raise ValueError(f"a device is named by an absolute path, not {path!r:.80}")
 
 
 def _timeout(_spec: object, _field: object, timeout_s: float | None) -> None:
@@ -140,12 +151,16 @@ def parse_cpuset(text: str) -> frozenset[int]:
         ValueError: it is none.
     """
     cpus: set[int] = set()
+    named = 0
     for part in text.split(","):
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) > MAX_CPU:
-            raise ValueError(f"{text!r} is no list of CPUs, such as 0-2,4")
+            raise ValueError(f"{text!r:.80} is no list of CPUs, such as 0-2,4")
         if not (found := range(int(first), int(last or first) + 1)):
-            raise ValueError(f"{part} in {text!r} goes backwards")
+            raise ValueError(f"{part} in {text!r:.80} goes backwards")
+        named += len(found)
+        if named > MAX_CPU + 1:  # else a message of ranges that are all CPUs would take hours
+            raise ValueError(f"{text!r:.80} names CPUs more than once")
         cpus.update(found)
     return frozenset(cpus)
 
@@ -179,7 +194,7 @@ class Limits:
     io_write_bps: int | None = field(default=None, validator=_more_than_zero)
     io_read_iops: int | None = field(default=None, validator=_more_than_zero)
     io_write_iops: int | None = field(default=None, validator=_more_than_zero)
-    io_device: str | None = None
+    io_device: str | None = field(default=None, validator=_io_device)
     nofile: int | None = field(default=None, validator=_more_than_zero)
     enforcement: str = field(default="required", validator=_enforcement)
 
@@ -201,7 +216,7 @@ class Spec:
     argv: tuple[str, ...] = field(validator=_argv)
     env: dict[str, str] = field(factory=dict, validator=_env)
     cwd: str = field(default="/", validator=_cwd)
-    user: str | None = None
+    user: str | None = field(default=None, validator=_user)
     isolation: Isolation = field(factory=Isolation)
     limits: Limits = Limits()
     timeout_s: float | None = field(default=None, validator=_timeout)

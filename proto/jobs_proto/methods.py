@@ -46,8 +46,8 @@ def _stream(_params: object, _field: object, stream: str | None) -> None:
 
 
 def _request_id(_params: object, _field: object, request_id: str | None) -> None:
-    if request_id is not None and not 1 <= len(request_id) <= 128:
-        raise ValueError("a request_id is 1 to 128 characters")
+    if request_id is not None and not (1 <= len(request_id) <= 128 and request_id.isprintable()):
+        raise ValueError("a request_id is 1 to 128 printable characters")
 
 
 def _secrets(run: "Run", _field: object, secrets: dict[str, bytes]) -> None:

@@ -3,15 +3,23 @@
 Nothing is coerced: a number is not a string, true is not 1, an unknown key is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import cattrs
 import cattrs.cols
-from cattrs import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs import (
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
 
 from jobs_proto.errors import JobsError
+
+MAX_FAULTS = 20
+"""Faults that are named in one list or map; to name all of a large message's takes seconds."""
 
 T = TypeVar("T")
 
@@ -54,16 +62,47 @@ def _make_converter() -> cattrs.Converter:
 
     @converter.register_structure_hook_factory(cattrs.cols.is_sequence)
     def _list(cls: Any) -> Callable[[Any, Any], Any]:
-        each = cattrs.cols.list_structure_factory(list[cls.__args__[0]], converter)
+        item = cls.__args__[0]
+        each = converter.get_structure_hook(item)
 
         def hook(value: Any, _cls: Any) -> Any:
             if not isinstance(value, list | tuple):
                 raise TypeError(f"must be a list, not {value!r:.80}")
-            return tuple(each(value, _cls))
+            return tuple(_structured(enumerate(value), each, item))
+
+        return hook
+
+    @converter.register_structure_hook_factory(cattrs.cols.is_mapping)
+    def _map(cls: Any) -> Callable[[Any, Any], Any]:
+        key, item = cls.__args__
+        each_key, each = map(converter.get_structure_hook, (key, item))
+
+        def hook(value: Any, _cls: Any) -> Any:
+            if not isinstance(value, dict):
+                raise TypeError(f"must be a map, not {value!r:.80}")
+            keys = tuple(_structured(((name, name) for name in value), each_key, key))
+            return dict(zip(keys, _structured(value.items(), each, item), strict=True))
 
         return hook
 
     return converter
+
+
+def _structured(
+    named: Iterable[tuple[Any, Any]], hook: Callable[[Any, Any], Any], cls: Any
+) -> Iterator[Any]:
+    """Make each item of a list or map; raise with the first `MAX_FAULTS` of what is wrong."""
+    faults: list[Exception] = []
+    for name, item in named:
+        try:
+            yield hook(item, cls)
+        except Exception as error:  # noqa: BLE001  as `structure`
+            error.add_note(IterableValidationNote("", name, cls))
+            faults.append(error)
+            if len(faults) == MAX_FAULTS:
+                break
+    if faults:
+        raise IterableValidationError("items", faults, cls)
 
 
 converter = _make_converter()

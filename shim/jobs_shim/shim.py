@@ -290,7 +290,7 @@ class Shim:
         try:
             word = os.read(fd, 16)
         except ConnectionResetError:
-            word = b""  # it was killed before it had read what we told it
+            return  # it had not read all that we told it; its last words come after this
         if word:
             self.status = int(word)
         else:

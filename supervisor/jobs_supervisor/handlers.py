@@ -23,7 +23,8 @@ LIST_BYTES = 16 << 20
 
 def _weight(job: Job) -> int:
     spec = job.spec
-    return sum(map(len, spec.argv)) + sum(len(k) + len(v) for k, v in spec.env.items())
+    words = (*spec.argv, *spec.isolation.binds, *spec.isolation.tmpfs)
+    return sum(map(len, words)) + sum(len(k) + len(v) for k, v in spec.env.items())
 
 
 class Handlers:

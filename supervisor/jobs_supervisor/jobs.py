@@ -404,13 +404,14 @@ class Jobs:
         live.wake()
         if live.job.spec.isolation.secrets:
             secrets.forget(self.directory(live.job.id))
-        self._nursery.start_soon(self._forget, live)
+        # Posted now: a `remove` that comes next must find it before itself in the store's order.
+        self._nursery.start_soon(self._forget, live, self.store.post(live.record))
         self._running[live.job.owner] -= 1
         self._admit()
 
-    async def _forget(self, live: LiveJob) -> None:
+    async def _forget(self, live: LiveJob, write: Write) -> None:
         """Keep it in memory until the disk has it."""
-        await self._put(live)
+        await write.done.wait()
         self.live.pop(live.job.id, None)
 
     async def _bury(self, live: LiveJob, directory: Path) -> None:
@@ -518,6 +519,8 @@ class Jobs:
 
     def matching(self, text: str) -> Iterator[LiveJob]:
         """Give the jobs whose id is or starts with `text`, or whose name it is; newest first."""
+        if not text.isascii():  # as every id and name is
+            return
         exact = self.store.get(text)
         if exact is not None:
             yield self.current(exact)

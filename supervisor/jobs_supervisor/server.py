@@ -4,6 +4,7 @@ Whatever a client does, it is its own connection that ends: a handshake that nev
 are no protocol, a message that is too large, silence. Each wait on it has a deadline with a name.
 """
 
+from contextlib import nullcontext
 from functools import partial
 
 import pluggy
@@ -143,6 +144,7 @@ class Client:
         self._server = server
         self._channel = channel
         self._busy = 0
+        self._listing = trio.Lock()  # many lists that nobody reads would be much memory
 
     async def last_words(self, error: JobsError) -> None:
         """Tell the client why its connection ends, if it listens."""
@@ -193,7 +195,8 @@ class Client:
         if not waits:
             self._server.start_work()
         try:
-            await self._decide_and_answer(request)
+            async with self._listing if request.method == "list" else nullcontext():
+                await self._decide_and_answer(request)
         finally:
             self._busy -= 1
             if not waits:

@@ -117,6 +117,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)  # SQLite gives its other files the same mode
         try:
             self._reader = sqlite3.connect(path, isolation_level=None)
             self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -125,6 +126,7 @@ class Store:
             raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
         self._pending: list[Write] = []
         self._wake = trio.Event()
+        self._thread = trio.CapacityLimiter(1)  # its own: a commit waits for nobody's slow read
 
     def _prepare(self, path: Path) -> None:
         self._writer.execute("PRAGMA journal_mode = WAL")
@@ -179,7 +181,9 @@ class Store:
         """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
         rows = [_statement(write.record) for write in batch]
-        error = await trio.to_thread.run_sync(self._commit, rows) if rows else None
+        error = None
+        if rows:
+            error = await trio.to_thread.run_sync(self._commit, rows, limiter=self._thread)
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
         for write in batch:

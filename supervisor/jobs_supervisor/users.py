@@ -79,7 +79,7 @@ def _ourselves(spec: Spec) -> User:
 
 def _of_host(name: str) -> User | None:
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
         return None
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
@@ -92,7 +92,7 @@ def _in_root(root: Path, name: str) -> User:
     found = next(_matching(_table(root, "etc/passwd", 7), name), None)
     if found is not None:
         user = _of_entry(root, found)
-        host = None if name.isdigit() else _of_host(name)
+        host = None if name.isdecimal() else _of_host(name)
         if host is None or host.uid == user.uid:
             return user
         raise JobsError(
@@ -100,13 +100,13 @@ def _in_root(root: Path, name: str) -> User:
             f"the user {name} is {host.uid} on this host and {user.uid} in {root}; "
             "say which by its number",
         )
-    if name.isdigit() and int(name) <= MAX_UID:
+    if name.isdecimal() and int(name) <= MAX_UID:
         return User(name, int(name), int(name), (int(name),), "/", "/bin/sh")
     raise JobsError("invalid_argument", f"there is no user {name!r} in {root}/etc/passwd")
 
 
 def _matching(rows: list[list[str]], name: str) -> Iterator[list[str]]:
-    column = 2 if name.isdigit() else 0
+    column = 2 if name.isdecimal() else 0
     return (row for row in rows if row[column] == name)
 
 
@@ -123,7 +123,7 @@ def _of_entry(root: Path, row: list[str]) -> User:
 
 
 def _number(text: str) -> int:
-    if not text.isdigit() or int(text) > MAX_UID:
+    if not text.isdecimal() or int(text) > MAX_UID:
         raise ValueError(text)
     return int(text)
 

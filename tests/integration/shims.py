@@ -111,12 +111,15 @@ class Job:
         assert self.cgroup is None or not self.cgroup.exists()
         return body
 
-    def end_on_disk(self) -> None:
-        """Wait for the shim's end, whatever it could tell us; its exit record must be there."""
+    def end_on_disk(self) -> dict:
+        """Wait for the shim's end, whatever it could tell us; give its exit record."""
         with contextlib.suppress(ConnectionResetError):  # it has not read all that we told it
             while self.hear()[0]:
                 pass
-        assert (self.directory / files.EXIT).exists(), self.shim_error()
+        assert not self.shim_error()
+        record = files.decode((self.directory / files.EXIT).read_bytes())
+        assert isinstance(record, dict)
+        return record
 
     def kill(self, number: int = 9, grace_s: float = 0.0) -> None:
         """Ask for the job's end."""

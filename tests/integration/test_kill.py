@@ -3,9 +3,11 @@
 import secrets
 
 import harness
+import msgpack
 import proctable
 import pytest
 from harness import finish, in_thread, until_running
+from wire import Wire
 
 pytestmark = pytest.mark.v2
 
@@ -163,3 +165,19 @@ async def test_a_job_sees_its_own_processes_only(shared):
     lines = [line.split(maxsplit=1) for line in output.stdout.decode().splitlines()]
     assert lines[0][0] == "1"  # init
     assert sorted(args.split()[0] for _pid, args in lines[1:]) == ["ps", "sh", "sleep"]
+
+
+def test_what_is_removed_as_it_ends_stays_removed(make_supervisor):
+    supervisor = make_supervisor(jobs={"max_running": 1})
+    with Wire(supervisor) as wire:
+        assert wire.call("run", {"spec": {"argv": ["sleep", "1000"]}})[0] is None
+        for _ in range(30):
+            error, queued = wire.call("run", {"spec": {"argv": ["true"]}})
+            assert (error, queued["phase"]) == (None, "queued")
+            both = [[0, 1, "kill", {"id": queued["id"]}], [0, 2, "remove", {"id": queued["id"]}]]
+            wire.send(b"".join(map(msgpack.packb, both)))
+            answers = {ident: error for _, ident, error, _ in (wire.receive(), wire.receive())}
+            assert answers[1] is None
+            if answers[2] is None:  # else it was looked at before the kill
+                error, _ = wire.call("inspect", {"id": queued["id"]})
+                assert error["code"] == "not_found"

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import harness
 import msgpack
@@ -533,3 +534,79 @@ async def test_nobody_there(tmp_path, serving):
             refused = await refusal_of(client.whoami)
     assert refused.code == "unavailable"
     assert "connection refused; is the supervisor running there?" in refused.message
+
+
+# -- text that cannot be what it is for ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["\udcff", "\ud7ff", "\U0010ffff", "é", "\0", ""])
+def test_what_names_no_job_is_not_found(serving, text):
+    with Wire(serving) as wire:
+        wire.send(msgpack.packb([0, 0, "inspect", {"id": text}], unicode_errors="surrogateescape"))
+        assert wire.receive()[2]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"request_id": "\udcff"},
+        {"request_id": "a\0"},
+        {"spec": {"argv": ["true"], "user": ""}},
+        {"spec": {"argv": ["true"], "user": "a\0"}},
+        {"spec": {"argv": ["true"], "user": "²"}},
+        {"spec": {"argv": ["true"], "user": "9" * 256}},
+        {"spec": {"argv": ["true"], "limits": {"io_read_bps": 1, "io_device": "/\0"}}},
+        {"spec": {"argv": ["true"], "limits": {"io_read_bps": 1, "io_device": "sda"}}},
+    ],
+)
+def test_text_that_no_lookup_takes_is_refused(serving, params):
+    request = {"spec": {"argv": ["true"]}, **params}
+    with Wire(serving) as wire:
+        wire.send(msgpack.packb([0, 0, "run", request], unicode_errors="surrogateescape"))
+        assert wire.receive()[2]["code"] in ("invalid_argument", "failed_precondition")
+
+
+# -- more than one may have ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        {"cap_drop": ["CHOWN"] * 1000},
+        {"binds": ["/" + "a" * 5000 + ":/mnt"]},
+        {"tmpfs": ["/" + "a" * 5000]},
+        {"rootfs": "/" + "a" * 5000},
+    ],
+)
+def test_a_long_wish_for_isolation_is_refused(serving, isolation):
+    with Wire(serving) as wire:
+        error, _ = wire.call("run", {"spec": {"argv": ["true"], "isolation": isolation}})
+    assert error["code"] == "invalid_argument"
+
+
+def test_lists_that_nobody_reads_are_made_one_by_one(serving):
+    with Wire(serving) as wire:
+        words = ["true", *["x" * 1000] * 900]
+        for _ in range(20):
+            error, _ = wire.call("run", {"spec": {"argv": words}})
+            assert error is None
+        error, _ = wire.call("list", {"all": True})
+        assert error is None
+        before = resident(serving.pid)
+        for ident in range(64):
+            wire.ask("list", {"all": True}, ident)
+        with Wire(serving) as other:  # by its answers the others would have been made
+            for _ in range(100):
+                assert other.call("whoami", {})[0] is None
+        assert resident(serving.pid) - before < 300 << 20
+
+
+def resident(pid):
+    """Give the bytes of memory that a process has."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_records_are_their_owners_alone(serving):
+    modes = {path.stat().st_mode & 0o077 for path in serving.state.glob("jobs.sqlite*")}
+    assert modes == {0}

@@ -304,7 +304,8 @@ def test_signals_that_come_as_the_leader_ends_lose_nothing(server):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(100):
                 job.tell(protocol.SIGNAL, signal=signal.SIGCONT)
-        job.end_on_disk()
+        record = job.end_on_disk()
+        assert (record["status"], record["error"]) == (0, None)
 
 
 @pytest.mark.root

@@ -1,5 +1,7 @@
 """From untrusted maps to classes: nothing is coerced, and every fault has its path."""
 
+import time
+
 import pytest
 from attrs import field, frozen
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Exit, Job, Spec, timestamp
 from jobs_proto.methods import METHODS
-from jobs_proto.wire import structure, unstructure
+from jobs_proto.wire import MAX_FAULTS, structure, unstructure
 
 
 @frozen(kw_only=True)
@@ -70,6 +72,15 @@ def test_a_fault_is_named_by_its_path(raw, expected):
 
 def test_all_faults_are_named_at_once():
     assert len(faults({"text": 5, "ratio": "x", "inner": {"number": "x", "odd": 1}})) == 4
+
+
+@pytest.mark.parametrize(
+    "raw", [inner(many=["x"] * 250_000), inner(named=dict.fromkeys(map(str, range(250_000)), "x"))]
+)
+def test_of_many_faults_the_first_are_named(raw):
+    before = time.process_time()
+    assert len(faults(raw)) == MAX_FAULTS
+    assert time.process_time() - before < 1  # else a peer keeps us busy with one message
 
 
 @pytest.mark.parametrize("raw", [None, 5, [], "x"])
