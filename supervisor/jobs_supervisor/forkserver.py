@@ -15,6 +15,7 @@ import trio
 
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
+from jobs_proto.failpoint import environment, failpoint
 
 HELLO_S = 20.0
 """How long it may take to import its modules and find out what the host gives."""
@@ -69,7 +70,8 @@ class ForkServer:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-I", "-X", "utf8", "-m", "jobs_shim"],
                 stdin=its.fileno(),
-                env={"LD_BIND_NOW": "1"},  # a symbol bound after the fork is a page of one's own
+                # LD_BIND_NOW: a symbol bound after the fork is a page of one's own
+                env={"LD_BIND_NOW": "1", **environment()},
             )
         self.pid = process.pid
         connection = trio.socket.from_stdlib_socket(ours)
@@ -110,6 +112,7 @@ class ForkServer:
             os.lseek(memory, 0, os.SEEK_SET)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
             packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+            failpoint("launch.before-ask", directory.name)
             await self._socket.sendmsg([packet], [rights])
         except BaseException:
             ours.close()

@@ -23,6 +23,7 @@ from attrs import evolve
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
+from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, Output, timestamp
 from jobs_proto.methods import Run
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
@@ -102,6 +103,7 @@ class Jobs:
         """Take up every job that had not ended, from the records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         for record in self.store.unfinished():
+            failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
@@ -144,10 +146,12 @@ class Jobs:
         self.live[live.job.id] = live
         if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
+        failpoint("launch.before-record", live.job.id)
         write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
         self._nursery.start_soon(self._take_up, live, write, key, launch)
         await write.done.wait()
+        failpoint("launch.before-answer", live.job.id)
         if write.error is not None:
             raise JobsError(
                 "resource_exhausted",
@@ -239,7 +243,9 @@ class Jobs:
             self._nursery.start_soon(self._launch_from_queue, live)
 
     async def _launch_from_queue(self, live: LiveJob) -> None:
+        failpoint("queue.admitted", live.job.id)
         await self._put(live)
+        failpoint("queue.recorded", live.job.id)
         await self._own(live)
 
     def _begin(self, live: LiveJob) -> None:
@@ -260,7 +266,10 @@ class Jobs:
                     launches += 1
                     await self._launch(live, directory, launches)
                 elif verdict is Verdict.ALIVE:
-                    await self._tend(live, await connect(directory))
+                    failpoint("reattach.before-connect", live.job.id)
+                    link = await connect(directory)
+                    failpoint("reattach.connected", live.job.id)
+                    await self._tend(live, link)
                 elif verdict is Verdict.FINISHED:
                     self._finish(live, outcome.finished(live.job, exit_record(directory)))
                 else:
@@ -283,7 +292,9 @@ class Jobs:
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
             self._finish(live, job)
             return
+        failpoint("launch.before-directory", live.job.id)
         directory.mkdir(mode=0o700, exist_ok=True)
+        failpoint("launch.directory-made", live.job.id)
         try:
             plan = make_plan(
                 live.job,
@@ -297,6 +308,7 @@ class Jobs:
             self._finish(live, job)
             return
         sock = await self._forkserver.launch(directory, files.encode(plan))
+        failpoint("launch.asked", live.job.id)
         await self._tend(live, ShimLink(sock))
 
     async def _tend(self, live: LiveJob, link: ShimLink) -> None:
@@ -304,6 +316,7 @@ class Jobs:
         live.attach(link)
         try:
             if live.record.killing is not None:
+                failpoint("kill.before-repeat", live.job.id)
                 await link.send(protocol.KILL, dict(live.record.killing))
             while (packet := await link.receive()) is not None:
                 self._hear(live, *packet)
@@ -331,12 +344,14 @@ class Jobs:
 
     def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
+            failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
             self.store.post(live.record)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
+            failpoint("pause.done", live.job.id)
             live.apply(event)
             self.store.post(live.record)
 
@@ -346,6 +361,7 @@ class Jobs:
         """The job has ended: tell, write down, make room. A second report of it changes nothing."""
         if live.exited:
             return
+        failpoint("exit.known", job.id)
         live.record = evolve(live.record, job=job, killing=None)
         live.total = max(live.total, job.output.total)
         live.wake()
@@ -355,17 +371,22 @@ class Jobs:
 
     async def _forget(self, live: LiveJob) -> None:
         """Keep it in memory until the disk has it."""
+        failpoint("exit.before-record", live.job.id)
         await self._put(live)
+        failpoint("exit.recorded", live.job.id)
         self.live.pop(live.job.id, None)
 
     async def _bury(self, live: LiveJob, directory: Path) -> None:
         """Its shim died without a record: see that nothing of it is left, then say so."""
+        failpoint("lost.before-kill", live.job.id)
         if live.record.cgroup is not None:
             cgroup = Cgroup(live.record.cgroup)
             cgroup.kill()
+            failpoint("lost.killed", live.job.id)
             if not await trio.to_thread.run_sync(cgroup.wait_empty):
                 raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
+        failpoint("lost.removed", live.job.id)
         self._lose(live, directory, "its shim was killed, and the job with it")
 
     def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
@@ -387,12 +408,15 @@ class Jobs:
             self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
             self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
             return
+        failpoint("kill.before-record", live.job.id)
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
         await self._put(live)
+        failpoint("kill.recorded", live.job.id)
         if live.link is not None:
             await live.link.send(protocol.KILL, dict(kill))
+        failpoint("kill.sent", live.job.id)
 
     async def signal(self, live: LiveJob, number: int) -> None:
         """Deliver one signal to the leader's process group.
@@ -427,7 +451,9 @@ class Jobs:
             raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
         if live.link is None:
             raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        failpoint("pause.before-send", live.job.id)
         await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        failpoint("pause.sent", live.job.id)
         with trio.move_on_after(SHIM_ANSWER_S):
             while live.job.phase is not wanted and not live.exited:
                 await live.changed()

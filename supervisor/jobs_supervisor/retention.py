@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from jobs_proto.failpoint import failpoint
 from jobs_supervisor.config import RetentionSettings
 from jobs_supervisor.recover import Verdict, judge
 from jobs_supervisor.store import Store
@@ -81,7 +82,9 @@ class Retention:
             with suppress(FileNotFoundError):
                 (self._jobs / job_id).rename(self._trash / job_id)
         if ids:
+            failpoint("remove.trashed")
             await self._store.delete(ids)
+            failpoint("remove.forgotten")
             await trio.to_thread.run_sync(self._empty, ids)
 
     def _empty(self, ids: list[str]) -> None:
