@@ -4,9 +4,11 @@
 
 Standard input is its SOCK_SEQPACKET connection to the supervisor; it ends when that ends. The
 shims do not: they are re-parented, and go on. One thread, so that fork(2) is safe.
+
+Between two forks it does as little as it can: a page that it writes to is no longer shared with
+the shims that are there already.
 """
 
-import gc
 import os
 import struct
 import _signal as signal  # see jobs_shim
@@ -15,79 +17,91 @@ import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_shim import probe, shim, syscalls
+from jobs_shim import dense, probe, shim, syscalls, warm  # dense is the first: see there
+from jobs_shim.steps import IGNORED
+
+_FDS = struct.Struct("=2i")
 
 
 def main() -> None:
     """Serve launches until the supervisor goes."""
+    supervisor = _supervisor()
+    os.setsid()  # what a terminal sends to the supervisor is not for us
+    os.chdir("/")
+    _settle_signals()
+    mode, why = probe.best_mode()
+    warm.up()
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
+    hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
+    supervisor.send(protocol.pack(protocol.HELLO, hello))
+    del hello, mode, why
+    serve(supervisor)
+    os._exit(0)  # there is nothing to tidy up
+
+
+def _supervisor() -> socket.socket:
+    """Take the connection from standard input, and close whatever else was left open."""
     try:
-        supervisor = socket.socket(fileno=os.dup(0))
-        supervisor.getpeername()
+        connection = socket.socket(fileno=os.dup2(0, 3, inheritable=False))
+        connection.getpeername()
     except OSError:
         sys.exit("jobs-shim: started by jobs-supervisor, never by hand; see jobs-supervisor --help")
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
-    os.close(null)
-    syscalls.close_range(supervisor.fileno() + 1, 0xFFFF_FFFF)
-    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    os.dup2(null, 1)
+    syscalls.close_range(4, 0xFFFF_FFFF)
+    return connection
+
+
+def _settle_signals() -> None:
+    """Have every signal at its default, whatever we were started with, but what must not end us."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)  # its supervisor ends it; shims end with their job
-    mode, why = probe.best_mode()
-    supervisor.send(
-        protocol.pack(
-            protocol.HELLO,
-            {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why},
-        )
-    )
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
-    gc.collect()
-    gc.disable()
-    gc.freeze()
-    serve(supervisor)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def serve(supervisor: socket.socket) -> None:
-    """Fork a shim for each packet that asks for one."""
-    room = socket.CMSG_SPACE(2 * 4)
+    """Fork a shim for each packet that asks for one.
+
+    What the loop uses is looked up before it: a lookup writes to more pages than a local name.
+    """
+    packet = bytearray(protocol.MAX_PACKET)
+    room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
+    receive, unpack, fork, close = supervisor.recvmsg_into, _FDS.unpack, os.fork, os.close
+    warm.freeze()
     while True:
-        packet, ancillary, _flags, _address = supervisor.recvmsg(protocol.MAX_PACKET, room)
-        if not packet:
+        size, ancillary, _flags, _address = receive((packet,), room, flags)
+        if size == 0:
             return
-        _kind, body = protocol.unpack(packet)
-        fds = struct.unpack("=2i", ancillary[0][2])
+        connection, plan = unpack(ancillary[0][2])
         try:
-            pid = os.fork()
+            pid = fork()
         except OSError as error:
-            connection = socket.socket(fileno=fds[0])
-            connection.send(protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"}))
-            connection.close()
-            os.close(fds[1])
-            continue
+            refusal = protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"})
+            os.write(connection, refusal)
+            pid = -1
         if pid == 0:
-            supervisor.close()
-            be_shim(str(body["dir"]), *fds)
-        for fd in fds:
-            os.close(fd)
+            close(supervisor.detach())
+            be_shim(packet[:size], connection, plan)
+        close(connection)
+        close(plan)
 
 
-def be_shim(directory: str, connection: int, plan: int) -> None:
+def be_shim(packet: bytearray, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
     try:
-        os.setsid()
-        os.chdir("/")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for target in (1, 2):
-            os.dup2(0, target)
-        syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-        steps = files.decode(os.read(plan, os.fstat(plan).st_size))
-        os.close(plan)
-        job = shim.Shim(directory, steps, socket.socket(fileno=connection))  # type: ignore[arg-type]
-        job.run()
-    except BaseException:
-        import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
+        job = shim.prepare(packet, connection, plan)
+        try:
+            job.run()
+        except BaseException:
+            import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
-        with open(f"{directory}/{files.SHIM_ERROR}", "a") as file:
-            traceback.print_exc(file=file)
+            with open(f"{job.directory}/{files.SHIM_ERROR}", "a") as file:
+                traceback.print_exc(file=file)
     finally:
         os._exit(0)
 

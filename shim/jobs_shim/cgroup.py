@@ -1,4 +1,4 @@
-"""The job's cgroups, as the shim needs them: made, entered, read, frozen, killed, proved empty, gone.
+"""The job's cgroups, as its shim needs them: from their making to the proof that they are empty.
 
 The supervisor knows the host's hierarchies and writes directories and values into the plan
 (`jobs_supervisor.cgroups`); here is only what must work without a supervisor. The first directory
@@ -12,16 +12,19 @@ import time
 
 from jobs_shim import syscalls
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CLOEXEC
+
 KILL_DEADLINE_S = 30.0
-"""How long the kernel may take to end killed processes; one that waits for a disk can outlast it."""
+"""How long the kernel may take to end killed processes; one that waits for a disk takes longer."""
 
 
 class Cgroup:
     """The directories of one job.
 
     Args:
-        plan: `{unified, directories: [[hierarchy, path, [[file, value]…]]…]}`, the v2 one first; None
-            where the host has none.
+        plan: `{unified, directories: [[hierarchy, path, [[file, value]…]]…]}`, the v2 one first;
+            None where the host has none.
     """
 
     __slots__ = ("directories", "fd", "procs", "track", "unified")
@@ -36,25 +39,37 @@ class Cgroup:
     # -- making and entering -----------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the directories and set the limits; keep open what the leader enters them by.
-
-        By descriptor, because the leader's mount namespace may not show the paths.
+        """Make the directories and set the limits; those that are there are taken as they are.
 
         Raises:
             OSError: with the directory or the file that it is about.
         """
         for _, path, values in self.directories:  # type: ignore[attr-defined]
-            os.makedirs(path, exist_ok=True)
+            try:
+                os.mkdir(path)
+            except FileNotFoundError:
+                os.makedirs(path, exist_ok=True)
+            except FileExistsError:
+                pass
             for name, value in values:
                 write(f"{path}/{name}", value)
-            if self.fd < 0:
-                self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
-                self.procs.append(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
-    def descriptors(self) -> list[int]:
-        """Give what `create` keeps open."""
-        return [self.fd, *self.procs] if self.fd >= 0 else []
+    def open(self) -> None:
+        """Open what the leader enters them by, before a mount hides it."""
+        for _, path, _ in self.directories:  # type: ignore[attr-defined]
+            if self.fd < 0:
+                self.fd = os.open(path, _DIRECTORY)
+            else:
+                self.procs.append(os.open(f"{path}/cgroup.procs", _WRITE))
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        for fd in self.procs:
+            os.close(fd)
+        self.procs.clear()
 
     def fork(self) -> tuple[int, bool]:
         """Fork; gives the pid (0 in the child), and whether the child was born in the v2 cgroup.
@@ -70,10 +85,10 @@ class Cgroup:
             return os.fork(), False
 
     def enter(self, *, born_inside: bool) -> None:
-        """Move this process into each cgroup that it was not born in: cgroups(7), `cgroup.procs`."""
+        """Move this process into each cgroup that it was not born in, by `cgroup.procs`."""
         try:
             if not born_inside:
-                fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+                fd = os.open("cgroup.procs", _WRITE, dir_fd=self.fd)
                 os.write(fd, b"0")
                 os.close(fd)
             for fd in self.procs:
@@ -174,7 +189,7 @@ class Cgroup:
 
 def write(path: str, value: str) -> None:
     """Write a control file at once."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(path, _WRITE)
     try:
         os.write(fd, value.encode())
     except OSError as error:

@@ -6,35 +6,43 @@ sees through its pidfd, is the proof that the job is gone: a job ends when its l
 
 On a host that gives no pid namespace init is a child subreaper instead (prctl(2)): what a process
 of the job leaves behind becomes a child of init, so killing children until waitpid says ECHILD
-comes to the same. Only the death of init itself by SIGKILL leaves something over in that mode.
+comes to the same; if init itself is killed, its shim, a subreaper too, does that.
 
-init dies with its shim: by PR_SET_PDEATHSIG in a namespace, else by the end of their channel.
+init is forked before its job is claimed, and does nothing until it is told GO: the earlier it is
+forked, the fewer of its shim's pages it has to copy (`jobs_shim.warm`). It dies with its shim, by
+PR_SET_PDEATHSIG. A shim that died before that was set is noticed as well: the leader cannot tell
+it LEADER, and then does not execute.
+
+init sleeps in sigwait(3), with no descriptor to poll and no handler to run. SIGCHLD says that a
+child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked, so that
+one sent a moment too early is still pending when init looks; a pid 1 receives even what would be
+ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 """
 
-import os
-import select
 import _signal as signal  # see jobs_shim
-import _socket as socket
+import os
 
-from jobs_proto.files import decode, encode
+from jobs_proto.files import encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.steps import StepError, execute
 
-# On the start channel, leader or init → shim; its end without FAILED means: the leader executes.
-LEADER = "leader"
-FAILED = "failed"
-# On init's channel.
-EXIT = "exit"  # init → shim: the leader's raw wait status
-SIGNAL = "signal"  # shim → init: deliver to the leader's process group
-KILL = "kill"  # shim → init: end every process, init included
+# On the start channel, leader or init → shim; its end without a failure: the leader executes.
+LEADER = b"leader"  # anything else is a failure: encoded [step, errno, path]
+# On init's channel, shim → init: one of these in a packet, SIGNAL followed by a byte, its number.
+GO = b"g"
+SIGNAL = b"s"  # deliver to the leader's process group
+KILL = b"k"  # end every process, init included
+# And init → shim: the leader's raw wait status in decimal digits.
+
+WAKE = signal.SIGUSR1
+_AWAITED = frozenset((signal.SIGCHLD, WAKE))
 
 
 def run(
-    plan: dict[str, list[list[object]]],
-    channel: socket.socket,
-    start: socket.socket,
-    stdio: tuple[int, int, int],
+    plan: dict[str, object],
+    ours: tuple[int, int, int, int],
+    shims: tuple[int, ...],
     *,
     cgroup: Cgroup,
     own_pids: bool,
@@ -43,67 +51,71 @@ def run(
 
     Args:
         plan: the steps: `init` for this process, `leader` for the next.
-        channel: to the shim, for the job's life.
-        start: to the shim, until the leader executes.
-        stdio: the leader's standard input, output and error.
-        cgroup: where the leader is to be born.
+        ours: descriptors: a socket to the shim for the job's life, another until the leader
+            executes, and the job's standard output and error.
+        shims: the shim's descriptors, which are not for us.
+        cgroup: where the leader is to be.
         own_pids: this process is pid 1 of a pid namespace.
     """
-    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
-    if own_pids:
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    wake_r, wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.signal(signal.SIGCHLD, _nothing)  # a handler, so that the kernel wakes us by wake_w
-    signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-    try:
-        execute(plan["init"])
-    except StepError as error:
-        _report(start, error)
-        return
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    leader, inside = cgroup.fork()
-    if leader == 0:
-        _lead(plan["leader"], start, stdio, cgroup, born_inside=inside)
-    start.close()
-    for fd in stdio:
+    channel, start, out, err = ours
+    os.dup2(out, 1)  # the leader takes its standard streams from here
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    for fd in shims:
         os.close(fd)
-    status = _serve(channel, wake_r, leader)
-    if status is not None:
-        channel.send(encode([EXIT, status]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    if os.read(channel, 1) != GO:
+        return
+    os.set_blocking(channel, False)
     if not own_pids:
-        _end_descendants()
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        leader = _start(plan, start, cgroup)
+    except StepError as error:
+        report(start, error)
+        return
+    os.close(start)
+    status = _serve(channel, leader)
+    if status is not None:
+        os.write(channel, b"%d" % status)
+    if not own_pids:
+        end_descendants()
 
 
-def _nothing(_signal: int, _frame: object) -> None:
-    pass
+def report(start: int, error: StepError) -> None:
+    """Tell the shim which step failed."""
+    os.write(start, encode([error.step, error.errno, error.path]))
 
 
-def _report(start: socket.socket, error: StepError) -> None:
-    start.send(encode([FAILED, error.step, error.errno, error.path]))
+def _start(plan: dict[str, object], start: int, cgroup: Cgroup) -> int:
+    """Execute init's steps and fork the leader; give its pid."""
+    try:
+        cgroup.open()
+    except OSError as error:
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
+    execute(plan["init"])
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
+    try:
+        pid, inside = cgroup.fork()
+    except OSError as error:
+        raise StepError("fork", error.errno or 0, None) from None
+    if pid == 0:
+        _lead(plan["leader"], start, cgroup, born_inside=inside)
+    cgroup.close()
+    return pid
 
 
-def _lead(
-    steps: list[list[object]],
-    start: socket.socket,
-    stdio: tuple[int, int, int],
-    cgroup: Cgroup,
-    *,
-    born_inside: bool,
-) -> None:
+def _lead(steps: object, start: int, cgroup: Cgroup, *, born_inside: bool) -> None:
     """Become the job's command; never returns."""
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        for target, fd in enumerate(stdio):
-            os.dup2(fd, target)
-        start.send(encode([LEADER]))  # the shim learns our pid from the packet's credentials
+        os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
         _enter(cgroup, born_inside=born_inside)
         execute(steps)
     except StepError as error:
-        _report(start, error)
+        report(start, error)
     finally:
         os._exit(127)
 
@@ -112,27 +124,30 @@ def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
     try:
         cgroup.enter(born_inside=born_inside)
     except OSError as error:
-        raise StepError("cgroup", error) from None
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
 
 
-def _serve(channel: socket.socket, wake: int, leader: int) -> int | None:
+def _serve(channel: int, leader: int) -> int | None:
     """Reap and forward signals; give the leader's wait status, or None if told to end at once."""
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    poll.register(wake, select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll()]
-        if wake in ready:
-            os.read(wake, 512)
+        if signal.sigwait(_AWAITED) == signal.SIGCHLD:
             status = _reap(leader)
             if status is not None:
                 return status
-        if channel.fileno() in ready:
-            packet = channel.recv(4096)
-            message = decode(packet) if packet else [KILL]
-            if not isinstance(message, list) or message[0] == KILL:
-                return None
-            _deliver(leader, message[1])
+        elif not _obey(channel, leader):
+            return None
+
+
+def _obey(channel: int, leader: int) -> bool:
+    """Do what the shim has asked for; False if that, or the shim's death, is the end."""
+    while True:
+        try:
+            message = os.read(channel, 2)
+        except BlockingIOError:
+            return True
+        if message[:1] != SIGNAL:
+            return False
+        _deliver(leader, message[1])
 
 
 def _reap(leader: int) -> int | None:
@@ -153,17 +168,20 @@ def _deliver(leader: int, number: int) -> None:
     # The leader is ours and not yet reaped: its pid, and its group's, cannot be anybody else's.
     try:
         os.killpg(leader, number)
-    except ProcessLookupError:
-        os.kill(leader, number)  # forked, and not yet in a session of its own
+    except OSError:  # no such signal: the shim passed on what it was asked for
+        pass
 
 
-def _end_descendants() -> None:
+def end_descendants() -> None:
     """Kill children until there is none: what they leave behind comes to us, the subreaper."""
     while True:
-        with open("/proc/thread-self/children") as file:
-            children = [int(pid) for pid in file.read().split()]
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)  # ours until we reap it below
+        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        for pid in os.read(fd, 1 << 16).split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)  # ours until we reap it below
+            except PermissionError:
+                pass  # it has become somebody else; it ends by itself
+        os.close(fd)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

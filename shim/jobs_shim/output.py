@@ -1,11 +1,10 @@
 """The job's output, from its pipes into one file and its index, by splice(2).
 
 An offset counts bytes since the job's start across both streams and never changes. What cannot be
-written (a full disk) still moves the offset: the file gets a hole there and the index a GAP chunk,
-so that a reader is told, and the job is neither blocked nor killed.
+written (a full disk, a broken one) still moves the offset: the file gets a hole there and the index
+a GAP chunk, so that a reader is told, and the job is neither blocked nor killed.
 """
 
-import errno
 import os
 import time
 
@@ -13,7 +12,8 @@ from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
 _NONBLOCK = 2  # SPLICE_F_NONBLOCK, splice(2)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_MAX_PENDING = 4096 * CHUNK.size
 
 
 class Output:
@@ -37,16 +37,20 @@ class Output:
     )
 
     def __init__(self, directory: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
-        self._file = os.open(f"{directory}/{OUTPUT}", flags, 0o600)
-        self._index = os.open(f"{directory}/{INDEX}", flags | os.O_APPEND, 0o600)
+        self._file = os.open(f"{directory}/{OUTPUT}", _FLAGS, 0o600)
+        self._index = os.open(f"{directory}/{INDEX}", _FLAGS, 0o600)
         self._null = -1
         self._pending = bytearray()
         self._pending_kind = 0
         # A wall clock that never goes back, whatever is done to the host's.
         self._clock = time.time_ns() - time.monotonic_ns()
         self.total = self.stdout = self.stderr = self.lost = 0
+
+    @property
+    def files(self) -> tuple[int, int]:
+        """The descriptors of the two files."""
+        return self._file, self._index
 
     def now_ns(self) -> int:
         """Give the time in ns since the epoch; never less than before."""
@@ -63,9 +67,7 @@ class Output:
             count = os.splice(pipe, self._file, PORTION, flags=_NONBLOCK)
         except BlockingIOError:
             return -1
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
+        except OSError:
             kind |= GAP
             count = self._drop(pipe)
         if count > 0:
@@ -91,7 +93,8 @@ class Output:
         else:
             self.stderr += count
         chunk = CHUNK.pack(self.total, self.now_ns(), kind, 0)
-        if len(self._pending) >= CHUNK.size and kind == self._pending_kind:
+        mergeable = kind == self._pending_kind or len(self._pending) > _MAX_PENDING
+        if mergeable and len(self._pending) >= CHUNK.size:
             self._pending[-CHUNK.size :] = chunk
         else:
             self._pending += chunk
@@ -102,9 +105,8 @@ class Output:
         """Append what is pending; on a full disk it stays pending, and adjacent chunks merge."""
         try:
             del self._pending[: os.write(self._index, self._pending)]
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
+        except OSError:
+            pass
 
     def drain(self, pipes: dict[int, int]) -> None:
         """Take all that is left in the pipes (descriptor → stream), now that nobody writes."""
@@ -113,10 +115,15 @@ class Output:
                 pass
 
     def sync(self) -> None:
-        """Put what was written on the disk, so that the exit record's totals are true after a crash."""
+        """Put what was written on the disk: the exit record's totals are true after a crash."""
         if self.total:
-            os.fdatasync(self._file)
-            os.fdatasync(self._index)
+            if self._pending:
+                self._write_index()
+            try:
+                os.fdatasync(self._file)
+                os.fdatasync(self._index)
+            except OSError:
+                pass  # the disk is broken; that the job has ended is true all the same
 
     def counts(self) -> dict[str, int]:
         """Give the counts as they stand in the exit record."""

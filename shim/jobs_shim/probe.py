@@ -1,8 +1,8 @@
 """What this host lets us do, found out by doing it: documentation of kernels is not the kernel.
 
-    root      pid, mount, ipc, uts and cgroup namespaces
-    userns    the same, within a user namespace of one's own: what an ordinary user can have
-    none      no namespaces
+root      pid, mount, ipc, uts and cgroup namespaces
+userns    the same, within a user namespace of one's own: what an ordinary user can have
+none      no namespaces
 """
 
 import os
@@ -25,6 +25,8 @@ def _try(mode: str) -> str | None:
             _set_up(mode)
         except StepError as error:
             os.write(write, f"{error.step}: {os.strerror(error.errno)}".encode())
+        except OSError as error:
+            os.write(write, str(error).encode())
         finally:
             os._exit(0)
     os.close(write)
@@ -54,12 +56,12 @@ def _set_up(mode: str) -> None:
     _pid, status = os.waitpid(inner, 0)
     if status:
         errno = os.waitstatus_to_exitcode(status)
-        raise StepError("mount /proc", OSError(errno, os.strerror(errno)))
+        raise StepError("mount /proc", errno, None)
 
 
 def best_mode() -> tuple[str, str]:
     """Give the best mode that works here, and why a better one does not (empty if it is root)."""
-    reasons = []
+    reasons: list[str] = []
     for mode in ("root", "userns"):
         why = _try(mode)
         if why is None:

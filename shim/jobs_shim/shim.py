@@ -4,8 +4,8 @@ Theory. Everything that must work while no supervisor runs is here: taking the o
 TERM → grace → KILL, the proof of death, the exit record. The order of what it leaves on the disk is
 what makes a launch happen at most once and an end be known exactly:
 
-    lock taken → identity written → init forked → … → cgroup empty → exit record renamed into place
-    → supervisors told → process ends, lock released
+    lock taken → identity written → init told to go → … → cgroup empty → exit record renamed into
+    place → supervisors told → process ends, lock released
 
 A supervisor that meets any prefix of this knows what it means (`jobs_supervisor.recover`).
 
@@ -13,12 +13,12 @@ One thread, one poll(2); each descriptor has one handler. Nothing in here waits 
 its sockets do not block, and one that does not read is dropped (it can connect again).
 """
 
+import _signal as signal  # see jobs_shim
+import _socket as socket
 import fcntl
 import os
 import resource
 import select
-import _signal as signal  # see jobs_shim
-import _socket as socket
 import time
 
 from jobs_proto import files
@@ -26,10 +26,15 @@ from jobs_proto import shim as protocol
 from jobs_shim import init, syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.output import Output
+from jobs_shim.steps import StepError, execute
+from jobs_shim.whole import WholeFile
 
 PIPE_SIZE = 256 * 1024
 EX_SOFTWARE = 70  # sysexits.h
 _UCRED_SIZE = 12  # pid, uid, gid; unix(7)
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_PATH_FLAGS = os.O_PATH | os.O_CLOEXEC
+_LONGEST_WAIT_S = 86400.0  # poll(2) cannot wait longer than 24 days; to wake once a day is nothing
 
 
 class LaunchRefusedError(Exception):
@@ -42,21 +47,52 @@ class Shim:
     Args:
         directory: the job's directory, absolute.
         plan: what the supervisor wants (`jobs_supervisor.plan`).
-        supervisor: the connection that came with the launch.
+        supervisor: the connection that came with the launch, a descriptor.
     """
 
-    def __init__(
-        self, directory: str, plan: dict[str, object], supervisor: socket.socket
-    ) -> None:
+    __slots__ = (
+        "cgroup",
+        "channel",
+        "deadline",
+        "directory",
+        "ended",
+        "exit",
+        "failed",
+        "frozen",
+        "handlers",
+        "init",
+        "init_fd",
+        "kill_at",
+        "killed",
+        "killed_by",
+        "leader",
+        "listener",
+        "lock",
+        "output",
+        "own_pids",
+        "pending",
+        "pipes",
+        "plan",
+        "poll",
+        "rusage",
+        "start",
+        "started_ns",
+        "status",
+        "timed_out",
+        "used",
+        "watches",
+    )
+
+    def __init__(self, directory: str, plan: dict[str, object], supervisor: int) -> None:
         self.directory = directory
         self.plan = plan
-        self.job = str(plan["job"])
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
         self.own_pids = bool(plan["own_pids"])
         self.poll = select.poll()
         self.handlers: dict[int, object] = {}
-        self.watches: dict[socket.socket, int | None] = {}
-        self.pipes: dict[int, int] = {}
+        self.watches: dict[int, int | None] = {}  # supervisor → the total that it has seen
+        self.pipes: dict[int, int] = {}  # descriptor → stream
+        self.init: int | None = None  # its pid
         self.leader: int | None = None  # its pid on the host
         self.status: int | None = None  # its wait status
         self.rusage: resource.struct_rusage | None = None
@@ -66,6 +102,7 @@ class Shim:
         self.kill_at: float | None = None  # monotonic: the end of the grace period
         self.pending: int | None = None  # a signal for when the leader executes
         self.frozen = False
+        self.used: dict[str, object] = {}
         self.killed = False  # SIGKILL was sent to everything
         self.killed_by: str | None = None
         self.timed_out = False
@@ -76,35 +113,73 @@ class Shim:
 
     def run(self) -> None:
         """Launch the job, see it to its end and leave the exit record."""
+        self.fork_init()
         try:
             self.claim()
-        except LaunchRefusedError as error:
+        except (LaunchRefusedError, OSError) as error:
             self.tell_all(protocol.REFUSED, {"why": str(error)})
-            return
-        self.output = Output(self.directory)
+            return  # init, which waits for GO, ends with us
         self.launch()
         while not self.ended:
+            self.check_times()
             for fd, events in self.poll.poll(self.wait_ms()):
                 handler = self.handlers.get(fd)
                 if handler is not None:  # closed by a handler before it in this round
                     handler(fd, events)  # type: ignore[operator]
-            self.check_times()
         self.finish()
+
+    def fork_init(self) -> None:
+        """Fork init into the namespaces that only a fork enters; it waits until it is told GO."""
+        self.channel, init_channel = socket_pair()
+        start, init_start = socket_pair()
+        self.start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
+        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.start.setblocking(False)
+        os.set_blocking(self.channel, False)
+        out_r, out_w = make_pipe()
+        err_r, err_w = make_pipe()
+        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        theirs = (init_channel, init_start, out_w, err_w)
+        try:
+            execute(self.plan["shim"])
+            pid = os.fork()
+        except StepError as error:
+            self.failed = [error.step, error.errno, error.path]
+        except OSError as error:
+            self.failed = ["fork", error.errno, None]
+        else:
+            if pid == 0:
+                shims = (self.channel, self.start.fileno(), *self.pipes, *self.watches)
+                cgroup, own_pids = self.cgroup, self.own_pids
+                try:
+                    init.run(self.plan, theirs, shims, cgroup=cgroup, own_pids=own_pids)
+                    os._exit(0)
+                finally:
+                    os._exit(EX_SOFTWARE)
+            self.init = pid
+        for fd in theirs:
+            os.close(fd)
 
     def claim(self) -> None:
         """Take the lock and write the identity: from here on the job counts as launched.
 
+        What a shim that died before it had written the identity left here is overwritten.
+
         Raises:
             LaunchRefusedError: another shim has, or had, this job.
+            OSError: its directory cannot be used.
         """
-        lock = os.open(f"{self.directory}/{files.LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        self.lock = os.open(f"{self.directory}/{files.LOCK}", _LOCK_FLAGS, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LaunchRefusedError("another shim holds this job") from None
-        self.lock = lock
-        if os.path.exists(f"{self.directory}/{files.IDENTITY}"):
+        if os.access(f"{self.directory}/{files.IDENTITY}", os.F_OK):
             raise LaunchRefusedError("this job was launched before")
+        self.output = Output(self.directory)
+        self.exit = WholeFile(self.directory, files.EXIT)
+        self.listen()
+        identity = WholeFile(self.directory, files.IDENTITY)
         pid = os.getpid()
         record = {
             "boot": self.plan["boot"],
@@ -112,75 +187,46 @@ class Shim:
             "start": files.start_time(pid),
             "protocol": protocol.PROTOCOL,
         }
-        write_whole(self.directory, files.IDENTITY, files.encode(record), sync=False)
-
-    def launch(self) -> None:
-        """Make the cgroup, the socket, the pipes and init."""
-        self.listen()
-        step = "cgroup"
-        try:
-            self.cgroup.create()
-            step = "launch"
-            self.fork_init()
-        except OSError as error:
-            self.failed = [step, error.errno or 0, error.filename]
-            self.ended = True
+        identity.write(files.encode(record), sync=False)
 
     def listen(self) -> None:
         """Make `shim.sock`, where a supervisor that comes back connects."""
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.setblocking(False)
+        os.fchmod(self.listener.fileno(), 0o600)  # bind(2) gives the file what the socket has
         # A path to a socket is at most 107 bytes long, unix(7); a directory's descriptor is short.
-        directory = os.open(self.directory, os.O_PATH | os.O_CLOEXEC)
-        self.listener.bind(f"/proc/self/fd/{directory}/{files.SOCKET}")
+        directory = os.open(self.directory, _PATH_FLAGS)
+        path = f"/proc/self/fd/{directory}/{files.SOCKET}"
+        try:
+            self.listener.bind(path)
+        except FileExistsError:
+            os.unlink(path)
+            self.listener.bind(path)
         os.close(directory)
         self.listener.listen(16)
         self.on(self.listener.fileno(), self.accept)
 
-    def fork_init(self) -> None:
-        """Fork init into the namespaces that only a fork enters; the rest it enters itself."""
-        self.channel, init_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.start, init_start = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        out_r, out_w = make_pipe()
-        err_r, err_w = make_pipe()
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        before = self.plan["shim"]
-        init.execute(before)  # type: ignore[arg-type]
-        pid = os.fork()
-        if pid == 0:
-            self.be_init(init_channel, init_start, (null, out_w, err_w))
-        for fd in (out_w, err_w, null):
-            os.close(fd)
-        init_channel.close()
-        init_start.close()
+    def launch(self) -> None:
+        """Make the cgroup and let init go."""
+        if self.init is None:
+            self.ended = True
+            return
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside
-        self.init = pid
-        self.init_fd = os.pidfd_open(pid)
-        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        if not self.own_pids:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        self.init_fd = os.pidfd_open(self.init)
         for pipe in self.pipes:
             self.on(pipe, self.take)
         self.on(self.start.fileno(), self.starting)
-        self.on(self.channel.fileno(), self.hear_init)
+        self.on(self.channel, self.hear_init)
         self.on(self.init_fd, self.init_ended)
-
-    def be_init(
-        self, channel: socket.socket, start: socket.socket, stdio: tuple[int, int, int]
-    ) -> None:
-        """Drop what is the shim's and be init; never returns."""
         try:
-            keep = {channel.fileno(), start.fileno(), *self.cgroup.descriptors(), *stdio}
-            first = 3
-            for fd in sorted(keep):
-                if fd > first:
-                    syscalls.close_range(first, fd - 1)
-                first = fd + 1
-            syscalls.close_range(first, 0xFFFF_FFFF)
-            plan = {"init": self.plan["init"], "leader": self.plan["leader"]}
-            init.run(plan, channel, start, stdio, cgroup=self.cgroup, own_pids=self.own_pids)  # type: ignore[arg-type]
-            os._exit(0)
-        finally:
-            os._exit(EX_SOFTWARE)
+            self.cgroup.create()
+            os.write(self.channel, init.GO)
+        except OSError as error:
+            self.failed = ["cgroup", error.errno, error.filename]
+            self.off(self.channel)
+            os.close(self.channel)  # init ends
 
     # -- events ------------------------------------------------------------------------------
 
@@ -196,6 +242,8 @@ class Shim:
 
     def take(self, pipe: int, _events: int) -> None:
         """Output: into the file, then tell whoever waits for it."""
+        if self.started_ns is None:
+            self.hear_start()  # whoever has seen output of a job has been told that it started
         if self.output.take(pipe, self.pipes[pipe]) == 0:
             self.off(pipe)
         self.tell_grown()
@@ -203,50 +251,53 @@ class Shim:
     def starting(self, fd: int, _events: int) -> None:
         """The start channel: who the leader is, what failed, or its end: the leader executes."""
         room = socket.CMSG_SPACE(_UCRED_SIZE)
-        packet, ancillary, _flags, _address = self.start.recvmsg(4096, room)
-        if packet:
-            kind, *rest = files.decode(packet)  # type: ignore[misc]
-            if kind == init.LEADER:
-                self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
-            else:
-                self.failed = rest
-            return
-        self.off(fd)
-        self.start.close()
-        if self.leader is not None and self.failed is None:
-            self.started_ns = self.output.now_ns()
-            timeout_s = self.plan["timeout_s"]
-            if timeout_s is not None:
-                self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
-            self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
-            if self.pending is not None:
-                self.signal(self.pending)
+        packet, ancillary, _flags, _address = self.start.recvmsg(8192, room)
+        if packet == init.LEADER:
+            self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
+        elif packet:
+            self.failed = files.decode(packet)  # type: ignore[assignment]
+        else:
+            self.off(fd)
+            self.start.close()
+            if self.leader is not None and self.failed is None and not self.killed:
+                self.started()
+
+    def hear_start(self) -> None:
+        """Take all that has come on the start channel."""
+        try:
+            while (fd := self.start.fileno()) in self.handlers:
+                self.starting(fd, 0)
+        except BlockingIOError:
+            pass
+
+    def started(self) -> None:
+        """The leader executes."""
+        self.started_ns = self.output.now_ns()
+        timeout_s = self.plan["timeout_s"]
+        if timeout_s is not None:
+            self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
+        self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
+        if self.pending is not None:
+            self.signal(self.pending)
 
     def hear_init(self, fd: int, _events: int) -> None:
         """init's channel: the leader's wait status."""
-        packet = self.channel.recv(4096)
-        if not packet:
+        word = os.read(fd, 16)
+        if word:
+            self.status = int(word)
+        else:
             self.off(fd)
-            return
-        _kind, self.status = files.decode(packet)  # type: ignore[misc]
 
     def init_ended(self, fd: int, _events: int) -> None:
         """init is gone, and in a pid namespace all of the job with it."""
         self.off(fd)
-        if self.channel.fileno() in self.handlers:
-            self.channel.setblocking(False)
-            try:
-                self.hear_init(self.channel.fileno(), 0)  # its last word may still be on the way
-            except BlockingIOError:
-                pass
-        if self.start.fileno() in self.handlers:
-            self.start.setblocking(False)
-            try:
-                while self.start.fileno() in self.handlers:
-                    self.starting(self.start.fileno(), 0)
-            except BlockingIOError:
-                pass
-        _pid, status, self.rusage = os.wait4(self.init, 0)
+        try:  # its last words are there by now, whatever poll has told us of
+            while self.channel in self.handlers:
+                self.hear_init(self.channel, 0)
+        except BlockingIOError:
+            pass  # it was killed, in no namespace, and the leader has it open
+        self.hear_start()
+        _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[arg-type]
         if self.status is None and self.failed is None:
             self.judge_init(status)
         self.ended = True
@@ -262,19 +313,20 @@ class Shim:
 
     def wait_ms(self) -> float | None:
         """Give poll's timeout: until the deadline or the end of the grace period."""
-        times = [t for t in (self.deadline, self.kill_at) if t is not None]
-        if not times:
+        at = self.deadline
+        if self.kill_at is not None and (at is None or self.kill_at < at):
+            at = self.kill_at
+        if at is None:
             return None
-        return max(0.0, min(times) - time.monotonic()) * 1000 + 1
+        return min(max(at - time.monotonic(), 0.0), _LONGEST_WAIT_S) * 1000 + 1
 
     def check_times(self) -> None:
         """Do what a deadline or the end of a grace period asks for."""
-        now = time.monotonic()
-        if self.deadline is not None and now >= self.deadline:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
             self.deadline = None
             self.timed_out = True
             self.begin_kill(signal.SIGTERM, self.plan["grace_s"])  # type: ignore[arg-type]
-        if self.kill_at is not None and now >= self.kill_at:
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.kill_at = None
             self.kill_everything()
 
@@ -296,25 +348,32 @@ class Shim:
         """Deliver a signal to the leader's process group, once the leader executes."""
         if self.started_ns is None:
             self.pending = number
-            return
+        else:
+            self.tell_init(init.SIGNAL + bytes((number,)))
+
+    def tell_init(self, message: bytes) -> None:
+        """Put a message into init's channel and wake it; if it has gone, all is said and done."""
         try:
-            self.channel.send(files.encode([init.SIGNAL, number]))
+            os.write(self.channel, message)
+            signal.pidfd_send_signal(self.init_fd, init.WAKE)
         except OSError:
-            pass  # init is going; there is nothing left to signal
+            pass
 
     def kill_everything(self) -> None:
         """SIGKILL to every process of the job, at once."""
         self.killed = True
-        if self.cgroup.kill() and self.started_ns is not None:
+        if self.started_ns is not None and self.cgroup.kill():
             return  # the leader is in the cgroup; init reports its end
         if self.own_pids:
             signal.pidfd_send_signal(self.init_fd, signal.SIGKILL)
         else:
-            self.channel.send(files.encode([init.KILL]))
+            self.tell_init(init.KILL)
 
     def finish(self) -> None:
         """The job is over: prove it, take the rest of its output, write it down, tell."""
         self.cgroup.kill()
+        if not self.own_pids:
+            init.end_descendants()  # what an init that was itself killed has left to us
         empty = self.cgroup.wait_empty()
         self.output.drain(self.pipes)
         self.used = self.usage()
@@ -322,11 +381,8 @@ class Shim:
             self.cgroup.remove()
         self.output.sync()
         record = self.record()
-        write_whole(self.directory, files.EXIT, files.encode(record), sync=True)
-        try:
-            os.unlink(f"{self.directory}/{files.SOCKET}")
-        except FileNotFoundError:
-            pass
+        self.exit.write(files.encode(record), sync=True)
+        os.unlink(f"{self.directory}/{files.SOCKET}")
         self.tell_all(protocol.EXITED, record)
 
     def record(self) -> dict[str, object]:
@@ -364,15 +420,17 @@ class Shim:
 
     def accept(self, _fd: int, _events: int) -> None:
         """A supervisor came back."""
-        fd, _address = self.listener._accept()  # noqa: SLF001  # the C socket's name for accept(2)
-        connection = socket.socket(fileno=fd)
-        self.add_supervisor(connection)
+        try:
+            fd, _address = self.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  # the C name for accept(2)
+        except OSError:
+            return  # it went away again
+        self.add_supervisor(fd)
         self.tell(
-            connection,
+            fd,
             protocol.HELLO,
             {
                 "protocol": protocol.PROTOCOL,
-                "job": self.job,
+                "job": self.plan["job"],
                 "pid": os.getpid(),
                 "leader": self.leader,
                 "started_ns": self.started_ns,
@@ -380,53 +438,64 @@ class Shim:
             },
         )
 
-    def add_supervisor(self, connection: socket.socket) -> None:
+    def add_supervisor(self, fd: int) -> None:
         """Hear one supervisor's wishes."""
-        connection.setblocking(False)
-        self.watches[connection] = None
-        self.on(connection.fileno(), lambda _fd, _events: self.hear(connection))
+        os.set_blocking(fd, False)
+        self.watches[fd] = None
+        self.on(fd, self.hear)
 
-    def drop(self, connection: socket.socket) -> None:
+    def drop(self, fd: int) -> None:
         """Forget a supervisor that is gone or does not read."""
-        if self.watches.pop(connection, -1) != -1:
-            self.off(connection.fileno())
-            connection.close()
+        self.off(fd)
+        del self.watches[fd]
+        os.close(fd)
 
-    def tell(self, connection: socket.socket, kind: str, body: dict[str, object]) -> None:
+    def tell(self, fd: int, kind: str, body: dict[str, object]) -> None:
         """Send a packet; never wait."""
         try:
-            connection.send(protocol.pack(kind, body))
+            os.write(fd, protocol.pack(kind, body))
         except OSError:
-            self.drop(connection)
+            self.drop(fd)
 
     def tell_all(self, kind: str, body: dict[str, object]) -> None:
         """Send every supervisor a packet."""
-        for connection in list(self.watches):
-            self.tell(connection, kind, body)
+        for fd in tuple(self.watches):
+            self.tell(fd, kind, body)
 
     def tell_grown(self) -> None:
         """Tell each supervisor that waits for more output than it has seen, once."""
         total = self.output.total
-        for connection, offset in list(self.watches.items()):
-            if offset is not None and total > offset:
-                self.watches[connection] = None
-                self.tell(connection, protocol.GREW, {"total": total})
+        for fd, seen in tuple(self.watches.items()):
+            if seen is not None and total > seen:
+                self.watches[fd] = None
+                self.tell(fd, protocol.GREW, {"total": total})
 
-    def hear(self, connection: socket.socket) -> None:
+    def hear(self, fd: int, _events: int) -> None:
         """One packet of a supervisor; one that is no packet of ours ends its connection."""
         try:
-            packet = connection.recv(protocol.MAX_PACKET)
-            kind, body = protocol.unpack(packet)
-        except (OSError, ValueError):
-            self.drop(connection)
-            return
+            packet = os.read(fd, protocol.MAX_PACKET)
+            self.obey(fd, *protocol.unpack(packet))
+        except BlockingIOError:
+            pass  # the descriptor is new; what there was to read was the last one's of its number
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
+            self.drop(fd)
+
+    def obey(self, fd: int, kind: str, body: protocol.Body) -> None:
+        """Do what a supervisor asks for.
+
+        Raises:
+            ValueError, LookupError, TypeError, OverflowError: it is none of this protocol.
+        """
         if kind == protocol.WATCH:
-            self.watches[connection] = int(body["offset"])  # type: ignore[call-overload]
+            self.watches[fd] = int(body["offset"])  # type: ignore[call-overload]
             self.tell_grown()
         elif kind == protocol.KILL:
+            number, grace_s, by = body["signal"], body["grace_s"], str(body["by"])
+            if not (0 < number < signal.NSIG and grace_s >= 0):  # type: ignore[operator]
+                raise ValueError("no such signal or grace period")
             if self.killed_by is None:
-                self.killed_by = str(body["by"])
-            self.begin_kill(int(body["signal"]), float(body["grace_s"]))  # type: ignore[call-overload,arg-type]
+                self.killed_by = by
+            self.begin_kill(number, grace_s)  # type: ignore[arg-type]
         elif kind == protocol.SIGNAL:
             self.signal(int(body["signal"]))  # type: ignore[call-overload]
         elif kind == protocol.FREEZE:
@@ -434,7 +503,30 @@ class Shim:
             self.tell_all(protocol.FROZEN, {"frozen": self.frozen})
         elif kind == protocol.USAGE:
             answer = {"usage": self.usage(), "output": self.output.counts()}
-            self.tell(connection, protocol.USAGE, answer)
+            self.tell(fd, protocol.USAGE, answer)
+
+
+def prepare(packet: bytearray, connection: int, plan: int) -> Shim:
+    """Make of a fork of the fork server the shim that a launch asks for.
+
+    Args:
+        packet: the launch.
+        connection: socket to the supervisor.
+        plan: descriptor of a file that holds the encoded plan.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(0, 2)
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
+    _kind, body = protocol.unpack(bytes(packet))
+    steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
+    os.close(plan)
+    return Shim(str(body["dir"]), steps, connection)  # type: ignore[arg-type]
+
+
+def socket_pair() -> tuple[int, int]:
+    """Make two connected sockets that keep packets whole."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return one.detach(), other.detach()
 
 
 def make_pipe() -> tuple[int, int]:
@@ -443,25 +535,6 @@ def make_pipe() -> tuple[int, int]:
     os.set_blocking(read, False)
     try:
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except PermissionError:
+    except OSError:
         pass  # over the user's pipe-user-pages-soft, pipe(7): a smaller pipe is only slower
     return read, write
-
-
-def write_whole(directory: str, name: str, data: bytes, *, sync: bool) -> None:
-    """Write a file so that under its name it is there whole, or not at all."""
-    path = f"{directory}/{name}"
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data)
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)
-    if sync:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

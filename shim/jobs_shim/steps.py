@@ -3,34 +3,36 @@
 A step is `[name, arguments…]`, plain data: it can be printed (`--dry-run`) and tested without root.
 `STEPS` gives each name its function. A step that fails raises `StepError`, which is how a person
 comes to read "cannot change to the directory /nowhere" and not exit code 125.
+
+A step runs in the job's mount namespace and as the job's user, so none may import anything: the
+module's file may not be there to be read.
 """
 
+import _signal as signal  # see jobs_shim
+import errno
 import os
 import resource
-import _signal as signal  # see jobs_shim
 
 from jobs_shim import syscalls
 
-
-# What Python and the fork server ignore or handle; a job starts as a shell would start it.
-_CAUGHT = (
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGCHLD,
-)
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+"""What the fork server, a shim and init ignore; a job starts with every signal at its default."""
 
 
 class StepError(Exception):
-    """A step of the plan failed."""
+    """A step of the plan failed.
 
-    def __init__(self, step: str, error: OSError) -> None:
-        super().__init__(step, error)
+    Attributes:
+        step: its name.
+        errno: why.
+        path: what it was about, if it was about something.
+    """
+
+    def __init__(self, step: str, number: int, path: object) -> None:
+        super().__init__(step, number, path)
         self.step = step
-        self.errno = error.errno or 0
-        self.path = error.filename
+        self.errno = number
+        self.path = None if path is None else str(path)
 
 
 def _map_ids(uid: int, gid: int) -> None:
@@ -54,11 +56,6 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _attach(directory: str) -> None:
-    """Move this process into a cgroup: cgroups(7), `cgroup.procs`."""
-    _write(f"{directory}/cgroup.procs", "0")
-
-
 def _user(uid: int, gid: int, groups: list[int]) -> None:
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
@@ -70,14 +67,22 @@ def _rlimit(kind: int, soft: int, hard: int) -> None:
 
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
-    for number in _CAUGHT:
+    """Find the program as execvp(3) does, in the job's own PATH, and execute it."""
+    for number in (*IGNORED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    try:
-        os.execvpe(argv[0], argv, env)
-    except OSError as error:
-        error.filename = argv[0]
-        raise
+    name = argv[0]
+    if "/" in name:
+        os.execve(name, argv, env)  # no shell is what we want
+    why = errno.ENOENT
+    for folder in env.get("PATH", os.defpath).split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{name}", argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except PermissionError:
+            why = errno.EACCES  # unless it is found further on
+    raise OSError(why, os.strerror(why), name)
 
 
 STEPS = {
@@ -85,7 +90,6 @@ STEPS = {
     "map_ids": _map_ids,
     "mount": syscalls.mount,
     "sethostname": syscalls.sethostname,
-    "attach": _attach,
     "rlimit": _rlimit,
     "umask": os.umask,
     "user": _user,
@@ -95,14 +99,16 @@ STEPS = {
 }
 
 
-def execute(plan: list[list[object]]) -> None:
-    """Execute each step in turn.
+def execute(plan: object) -> None:
+    """Execute each step of a list in turn.
 
     Raises:
         StepError: a step failed; those after it were not tried.
     """
-    for name, *arguments in plan:
+    for name, *arguments in plan:  # type: ignore[attr-defined]
         try:
-            STEPS[name](*arguments)  # type: ignore[index,operator]
+            STEPS[name](*arguments)  # type: ignore[operator]
         except OSError as error:
-            raise StepError(str(name), error) from None
+            raise StepError(name, error.errno or 0, error.filename) from None
+        except Exception as error:  # no such step, or not with these arguments: a NUL in one
+            raise StepError(str(name), errno.EINVAL, error) from None

@@ -1,17 +1,25 @@
 """The system calls that Python 3.11 does not have: one wrapper each, the kernel's own name.
 
 Each raises OSError with the kernel's errno, and the path it was about where there is one.
+
+Numbers are passed as they are: ctypes makes each a C int, and libffi fills a register with it. To
+say c_ulong of each would make an object of each, in processes that pay for every object.
 """
 
 import ctypes
 import os
 
+# Each function is looked up now: looking one up in a fork would write to pages that it shares.
 _libc = ctypes.CDLL(None, use_errno=True)
-_held = ctypes.PyDLL(None, use_errno=True)  # the same, without letting go of the interpreter
-
-_CLONE3 = 435  # its number is the same on every architecture
-_CLONE_INTO_CGROUP = 0x2_0000_0000
-_SIGCHLD = 17  # x86-64 and arm64
+_unshare = _libc.unshare
+_mount = _libc.mount
+_prctl = _libc.prctl
+_sethostname = _libc.sethostname
+_close_range = _libc.close_range
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall  # without letting go of the interpreter
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
+_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -37,6 +45,27 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+_CLONE3 = 435  # its number is the same on every architecture
+_CLONE_INTO_CGROUP = 0x2_0000_0000
+_SIGCHLD = 17  # x86-64 and arm64
+
+
+class _CloneArguments(ctypes.Structure):
+    """struct clone_args, clone3(2): eleven numbers, most of which are 0 for us."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64 * 3),
+        ("exit_signal", ctypes.c_uint64),
+        ("unused_either", ctypes.c_uint64 * 5),
+        ("cgroup", ctypes.c_uint64),
+    )
+
+
+_CLONE = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
+_CLONE_POINTER = ctypes.byref(_CLONE)
+_CLONE_SIZE = ctypes.sizeof(_CLONE)
+
 
 def _check(result: int, path: str | None = None) -> None:
     if result == -1:
@@ -48,31 +77,30 @@ def _check(result: int, path: str | None = None) -> None:
 
 def unshare(flags: int) -> None:
     """unshare(2): leave the namespaces of `flags` (CLONE_NEW…) for new ones."""
-    _check(_libc.unshare(flags))
+    _check(_unshare(flags))
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     """mount(2); `target` is the path in the error."""
-    arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(fstype))
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
+    where = target.encode("utf-8", "surrogateescape")
+    what = source.encode("utf-8", "surrogateescape")
+    _check(_mount(what, where, fstype.encode(), flags, data.encode()), target)
 
 
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
-    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(option, argument, zero, zero, zero))
+    _check(_prctl(option, value, 0, 0, 0))
 
 
 def sethostname(name: str) -> None:
     """sethostname(2), within this UTS namespace."""
-    raw = os.fsencode(name)
-    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))))
+    raw = name.encode()
+    _check(_sethostname(raw, len(raw)))
 
 
 def close_range(first: int, last: int) -> None:
     """close_range(2): close every descriptor from `first` to `last`, both included."""
-    _check(_libc.close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
+    _check(_close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
 
 
 def clone_into(cgroup: int) -> int:
@@ -86,16 +114,12 @@ def clone_into(cgroup: int) -> int:
     Args:
         cgroup: a descriptor of the directory of a cgroup v2.
     """
-    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args, version 2
-    arguments[0] = _CLONE_INTO_CGROUP
-    arguments[4] = _SIGCHLD
-    arguments[10] = cgroup
-    size = ctypes.c_size_t(ctypes.sizeof(arguments))
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_held.syscall(_CLONE3, arguments, size))
+    _CLONE.cgroup = cgroup
+    _before_fork()
+    pid = int(_syscall(_CLONE3, _CLONE_POINTER, _CLONE_SIZE))
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_fork_child()
     else:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        _after_fork_parent()
     _check(pid)
     return pid

@@ -2,9 +2,14 @@
 
 import harness
 import proctable
+import pytest
 from harness import until_running
 
 JOBS = 4
+
+pytestmark = (
+    pytest.mark.root
+)  # shims and init are not dumpable: only root may look at what they have
 
 
 async def test_descriptors_do_not_leak(supervisor):

@@ -1,0 +1,50 @@
+"""A file that is there whole under its name, or not at all; with room for it kept beforehand."""
+
+import os
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+RESERVED = 8192
+"""Bytes kept: no record is larger, but for a path of some thousand characters in its error."""
+
+
+class WholeFile:
+    """A record to be written once.
+
+    Its room is taken from the disk when it is made: a disk that a job fills must not keep that
+    job's own end from being written down.
+
+    Args:
+        directory: where it will be.
+        name: its name.
+
+    Raises:
+        OSError: there is no room.
+    """
+
+    __slots__ = ("_directory", "_fd", "_name")
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
+        os.posix_fallocate(self._fd, 0, RESERVED)
+
+    def write(self, data: bytes, *, sync: bool) -> None:
+        """Write it and give it its name.
+
+        Args:
+            data: all of it.
+            sync: have it on the disk before this returns, name and all.
+        """
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
+        if sync:
+            os.fsync(self._fd)
+        os.close(self._fd)
+        path = f"{self._directory}/{self._name}"
+        os.rename(f"{path}.new", path)
+        if sync:
+            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(fd)
+            os.close(fd)
