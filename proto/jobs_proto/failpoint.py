@@ -23,6 +23,7 @@ _SIGKILL = 9
 
 _folder = os.environ.get(VARIABLE)
 _reached: set[str] = set()
+_subject = ""
 
 
 def failpoint(name: str, about: str = "") -> None:
@@ -30,10 +31,16 @@ def failpoint(name: str, about: str = "") -> None:
 
     Args:
         name: of the place.
-        about: the id of the job that this is about, if it is about one.
+        about: the id of the job that this is about, if it is about one; a shim need not say it.
     """
     if _folder is not None:
         _come_by(_folder, name, about)
+
+
+def concerning(job: str) -> None:
+    """Say whose shim, and then whose init, this process is from now on."""
+    global _subject  # noqa: PLW0603  # a shim is a process; that is its one object
+    _subject = job
 
 
 def environment() -> dict[str, str]:
@@ -42,6 +49,8 @@ def environment() -> dict[str, str]:
 
 
 def _come_by(folder: str, name: str, about: str) -> None:
+    if name.startswith(("shim.", "init.")) and not _subject:
+        return  # the fork server, which only tries these ways (`jobs_shim.warm`)
     if name not in _reached:
         _reached.add(name)
         _write(f"{folder}/reached/{name}", "")
@@ -50,7 +59,7 @@ def _come_by(folder: str, name: str, about: str) -> None:
         os.rename(f"{folder}/armed/{name}", struck)  # noqa: PTH104  # no pathlib in a shim
     except FileNotFoundError:
         return
-    _write(struck, about)
+    _write(struck, about or _subject)
     _die()
 
 

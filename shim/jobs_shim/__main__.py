@@ -17,6 +17,7 @@ import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
+from jobs_proto.failpoint import concerning, failpoint
 from jobs_shim import dense, probe, shim, syscalls, warm  # dense is the first: see there
 from jobs_shim.steps import IGNORED
 
@@ -34,6 +35,7 @@ def main() -> None:
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
     hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
+    failpoint("forkserver.before-hello")
     supervisor.send(protocol.pack(protocol.HELLO, hello))
     del hello, mode, why
     serve(supervisor)
@@ -78,6 +80,7 @@ def serve(supervisor: socket.socket) -> None:
         if size == 0:
             return
         connection, plan = unpack(ancillary[0][2])
+        failpoint("forkserver.asked")
         try:
             pid = fork()
         except OSError as error:
@@ -87,6 +90,7 @@ def serve(supervisor: socket.socket) -> None:
         if pid == 0:
             close(supervisor.detach())
             be_shim(packet[:size], connection, plan)
+        failpoint("forkserver.forked")
         close(connection)
         close(plan)
 
@@ -95,6 +99,7 @@ def be_shim(packet: bytearray, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
     try:
         job = shim.prepare(packet, connection, plan)
+        concerning(str(job.plan["job"]))
         try:
             job.run()
         except BaseException:

@@ -22,6 +22,7 @@ ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 import _signal as signal  # see jobs_shim
 import os
 
+from jobs_proto.failpoint import failpoint
 from jobs_proto.files import encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
@@ -66,8 +67,10 @@ def run(
         os.close(fd)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    failpoint("init.forked")
     if os.read(channel, 1) != GO:
         return
+    failpoint("init.told")
     os.set_blocking(channel, False)
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
@@ -77,9 +80,12 @@ def run(
         report(start, error)
         return
     os.close(start)
+    failpoint("init.leader-forked")
     status = _serve(channel, leader)
+    failpoint("init.leader-ended")
     if status is not None:
         os.write(channel, b"%d" % status)
+        failpoint("init.reported")
     if not own_pids:
         end_descendants()
 

@@ -8,6 +8,7 @@ a GAP chunk, so that a reader is told, and the job is neither blocked nor killed
 import os
 import time
 
+from jobs_proto.failpoint import failpoint
 from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
@@ -71,6 +72,7 @@ class Output:
             kind |= GAP
             count = self._drop(pipe)
         if count > 0:
+            failpoint("shim.output-kept")
             self._record(count, stream, kind)
         return count
 

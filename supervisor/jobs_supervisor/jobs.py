@@ -37,7 +37,7 @@ from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import make_plan, user_of
 from jobs_supervisor.queue import Queue
-from jobs_supervisor.recover import Verdict, exit_record, judge
+from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Record, Store, Write
 
@@ -371,6 +371,7 @@ class Jobs:
 
     async def _forget(self, live: LiveJob) -> None:
         """Keep it in memory until the disk has it."""
+        sweep(self.directory(live.job.id))  # before the record: nobody looks here after it
         failpoint("exit.before-record", live.job.id)
         await self._put(live)
         failpoint("exit.recorded", live.job.id)

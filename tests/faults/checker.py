@@ -10,7 +10,7 @@ from history import Followed, History, Told
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
 
-UNLAUNCHED = frozenset({"forkserver.received", "shim.forked", "shim.locked", "shim.before-identity"})
+UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
 """Where a shim can die without its job being lost: no identity was written, it is launched again."""
 
 
@@ -100,6 +100,7 @@ def _outcome(history: History, told: Told, job: Job) -> Iterator[str]:
         kill.role in ("shim", "init") and kill.job == job.id and kill.point not in UNLAUNCHED
         for kill in history.kills
     )
+    init = any(kill.role == "init" and kill.job == job.id for kill in history.kills)
     match job.outcome:
         case "completed" | "failed" if job.exit.code is not None:
             if job.exit.code != work.code:
@@ -107,7 +108,7 @@ def _outcome(history: History, told: Told, job: Job) -> Iterator[str]:
             if (job.exit.code == 0) != (job.outcome == "completed"):
                 yield f"it {job.outcome} with {job.exit.code}"
         case "failed":
-            if not any(kill.role == "init" and kill.job == job.id for kill in history.kills):
+            if not init:
                 yield f"signal {job.exit.signal} ended it, and nobody has sent one"
         case "stopped":
             if not told.asked("kill"):
@@ -121,11 +122,11 @@ def _outcome(history: History, told: Told, job: Job) -> Iterator[str]:
             if not shim:
                 yield f"it was lost, and nobody had killed its shim or init: {job.exit.error}"
         case "start_failed":
-            if work.starts:
+            if work.starts and not init:
                 yield f"it could not be started: {job.exit.error}"
         case _:
             yield f"its outcome is {job.outcome}"
-    if job.outcome in ("completed", "failed") and told.asked("kill") and work.code is None:
+    if job.outcome in ("completed", "failed") and not init and work.code is None:
         yield f"it {job.outcome}, and could only be stopped"
 
 

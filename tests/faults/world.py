@@ -1,7 +1,6 @@
 """A supervisor of one schedule, everything that is done to it, and what it may not leave behind."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 import harness
 import proctable
 import trio
-from attrs import define, field
 
 import workload
 from failpoints import Failpoints
@@ -31,47 +29,46 @@ DISK_BYTES = 8 << 20
 DESCRIPTORS_AT_MOST = 48
 """Open files of the supervisor that runs out of them."""
 
-GONE_S = 60.0
+GONE_S = 20.0
 """How long what has ended may take to go: as long as the kernel may need."""
 
 STATE_FILES = {"jobs", "trash", "audit.log", "supervisor.lock"}
 JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT}
 
 
-@define
 class World:
     """One schedule's supervisor, and what happens to it.
 
-    Attributes:
+    Args:
         schedule: its.
         folder: private.
         scratch: a folder that jobs can write to.
+        certs: for the supervisor and its clients.
+
+    Attributes:
         kills: of all processes that were killed, but for those at failpoints.
         faults: what was seen to be wrong.
-        stopping: nothing is to be started again.
+        starts: of the supervisor.
+        stopping: it is not to be started again.
     """
 
-    schedule: Schedule
-    folder: Path
-    scratch: Path
-    certs: Path
-    kills: list[Kill] = field(factory=list)
-    faults: list[str] = field(factory=list)
-    stopping: bool = False
-    killed: bool = False
-    down_for_s: float = 0.0
-    starts: int = 0
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, *, schedule: Schedule, folder: Path, scratch: Path, certs: Path) -> None:
+        self.schedule = schedule
+        self.folder = folder
+        self.scratch = scratch
+        self.kills: list[Kill] = []
+        self.faults: list[str] = []
+        self.starts = 0
+        self.stopping = False
+        self._down_for_s = 0.0
         self.failpoints = Failpoints(self.folder / "failpoints")
         self.supervisor = harness.Supervisor(
             self.folder / "supervisor",
             jobs={"max_running": self.schedule.max_running, "grace_s": 0.3},
         )
-        shutil.copytree(self.certs, self.supervisor.certs)
+        shutil.copytree(certs, self.supervisor.certs)
         self.proxy = Proxy(self.supervisor.port)
         self.clock = self.folder / "clock"
-        self.rng = random.Random(self.schedule.seed)
         settings = [self.failpoints.setting]
         if self.schedule.host == CLOCK:
             self.clock.write_text("+0\n")
@@ -117,8 +114,8 @@ class World:
             assert process is not None
             status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
             self._ended(status)
-            await trio.sleep(self.down_for_s)
-            self.down_for_s = 0.0
+            await trio.sleep(self._down_for_s)
+            self._down_for_s = 0.0
 
     async def _start(self) -> None:
         while True:
@@ -143,7 +140,7 @@ class World:
 
     async def _supervisor(self, for_s: float) -> None:
         if self.supervisor.running:
-            self.down_for_s = for_s
+            self._down_for_s = for_s
             os.kill(self.supervisor.pid, signal.SIGKILL)
             self.kills.append(Kill("supervisor"))
 
@@ -229,7 +226,7 @@ class World:
         found = [f"process {pid}: {proctable.look_at(pid)}" for pid in pids]
         found += [f"cgroup {path}" for path in self.supervisor.job_cgroups()]
         for path in state.iterdir():
-            if path.name not in STATE_FILES and not path.name.startswith("jobs.db"):
+            if path.name not in STATE_FILES and not path.name.startswith("jobs.sqlite"):
                 found.append(f"in the state directory: {path.name}: {os.listdir(path)}")
         found += [f"in the trash: {path.name}" for path in (state / "trash").iterdir()]
         for directory in (state / "jobs").iterdir():
