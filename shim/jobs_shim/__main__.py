@@ -36,7 +36,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
     hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
     failpoint("forkserver.before-hello")
-    supervisor.send(protocol.pack(protocol.HELLO, hello))
+    try:
+        supervisor.send(protocol.pack(protocol.HELLO, hello))
+    except OSError:
+        sys.exit()  # it went while we were getting ready
     del hello, mode, why
     serve(supervisor)
     os._exit(0)  # there is nothing to tidy up

@@ -99,9 +99,10 @@ class Jobs:
 
     # -- taking on ---------------------------------------------------------------------------
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Take up every job that had not ended, from the records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        await self._retention.tidy()
         for record in self.store.unfinished():
             failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
@@ -110,7 +111,6 @@ class Jobs:
                 self._queue.push(live)
             else:
                 self._begin(live)
-        self._retention.tidy()
         self._admit()
 
     async def submit(self, owner: str, request: Run) -> Job:
@@ -174,7 +174,7 @@ class Jobs:
             self._running[live.job.owner] -= launch
         elif launch:
             await self._own(live)
-        elif not live.exited:  # else it was killed before it came to wait
+        elif live.record.killing is None and not live.exited:  # it was killed before it could wait
             self._queue.push(live)
         self._admit()
 
@@ -285,12 +285,12 @@ class Jobs:
     async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
         """Ask for a launch and see the job to its end, if a shim comes of it."""
         if live.record.boot != self._boot:
-            self._lose(live, directory, "the host went down while it was being started")
+            await self._lose(live, directory, "the host went down while it was being started")
             return
         if attempt > LAUNCHES:
             why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
-            self._finish(live, job)
+            await self._conclude(live, job)
             return
         failpoint("launch.before-directory", live.job.id)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -305,7 +305,7 @@ class Jobs:
             )
         except JobsError as error:  # the user was removed while the job was waiting, for example
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)
-            self._finish(live, job)
+            await self._conclude(live, job)
             return
         sock = await self._forkserver.launch(directory, files.encode(plan))
         failpoint("launch.asked", live.job.id)
@@ -357,6 +357,11 @@ class Jobs:
 
     # -- the end -----------------------------------------------------------------------------
 
+    async def _conclude(self, live: LiveJob, job: Job) -> None:
+        """The job has ended, and no exit record says how: write it down before anybody is told."""
+        await self.store.put(evolve(live.record, job=job, killing=None))
+        self._finish(live, job)
+
     def _finish(self, live: LiveJob, job: Job) -> None:
         """The job has ended: tell, write down, make room. A second report of it changes nothing."""
         if live.exited:
@@ -388,15 +393,16 @@ class Jobs:
                 raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
         failpoint("lost.removed", live.job.id)
-        self._lose(live, directory, "its shim was killed, and the job with it")
+        await self._lose(live, directory, "its shim was killed, and the job with it")
 
-    def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
+    async def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
         log.warning("a job is lost", job=live.job.id, why=why)
         try:
             total = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
             total = 0
-        self._finish(live, outcome.lost(live.job, why, time.time_ns(), Output(total=total)))
+        lost = outcome.lost(live.job, why, time.time_ns(), Output(total=total))
+        await self._conclude(live, lost)
 
     # -- what clients ask --------------------------------------------------------------------
 
@@ -404,13 +410,11 @@ class Jobs:
         """Have the job killed: on the disk first, so that a restart does not forget it."""
         if live.exited:
             return
-        if live.job.phase is Phase.QUEUED:
-            self._queue.remove(live)
-            self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
-            self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
-            return
         failpoint("kill.before-record", live.job.id)
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
+        if live.job.phase is Phase.QUEUED:
+            await self._kill_queued(live, kill)
+            return
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
         await self._put(live)
@@ -418,6 +422,19 @@ class Jobs:
         if live.link is not None:
             await live.link.send(protocol.KILL, dict(kill))
         failpoint("kill.sent", live.job.id)
+
+    async def _kill_queued(self, live: LiveJob, kill: dict[str, str | int | float]) -> None:
+        if live.record.killing is not None:  # somebody was quicker
+            await live.until_exited()
+            return
+        live.record = evolve(live.record, killing=kill)
+        self._queue.remove(live)
+        self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
+        by = str(kill["by"])
+        ended = outcome.never_started(live.job, time.time_ns(), by=by, error=None)
+        # In a task of the supervisor's: a client that goes away now must not strand the job.
+        self._nursery.start_soon(self._conclude, live, ended)
+        await live.until_exited()
 
     async def signal(self, live: LiveJob, number: int) -> None:
         """Deliver one signal to the leader's process group.

@@ -141,7 +141,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 host=host,
                 nursery=nursery,
             )
-            jobs.restore()
+            await jobs.restore()
             nursery.start_soon(retention.run)
             dispatcher = Dispatcher(
                 manager=manager,

@@ -2,7 +2,7 @@
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
 `trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
-start was meant to go. What lies among the jobs without a record was not: it is moved into
+start was meant to go, with its record. What lies among the jobs without a record was not: it is moved into
 `quarantine`, counted, and left for a person to look at.
 """
 
@@ -45,10 +45,12 @@ class Retention:
         self._quarantine = state_dir / "quarantine"
         self._store = store
 
-    def tidy(self) -> None:
-        """Finish what a crash interrupted; call at start, when all records are known."""
-        shutil.rmtree(self._trash, ignore_errors=True)
+    async def tidy(self) -> None:
+        """Finish what a crash interrupted; call at start, before anybody can ask for a job."""
         self._trash.mkdir(mode=0o700, exist_ok=True)
+        interrupted = [directory.name for directory in self._trash.iterdir()]
+        await self._store.delete(interrupted)  # else they would seem to have had no output
+        await trio.to_thread.run_sync(self._empty, interrupted)
         known = self._store.ids()
         for directory in self._jobs.iterdir():
             if directory.name not in known:

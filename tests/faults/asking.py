@@ -4,12 +4,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import trio
-
 from history import Call, Followed, Told
+from schedule import Act, Part
+
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Job
 from jobs_rpc import Client, End
-from schedule import Act, Part
 
 OWNERS = {"dev": "admin", "dev-alice": "alice"}
 
@@ -106,6 +106,30 @@ class Asking:
                     followed.items.append(item)
         except JobsError as error:
             followed.error = error
+
+    async def remove(self) -> None:
+        """Have the job forgotten; until that is done, it is all there or not at all."""
+        while not self.told.removed:
+            try:
+                await self._client.remove(self.id)
+            except JobsError as error:
+                if error.code == "not_found":
+                    self.told.removed = True
+                elif error.code == "unavailable":
+                    await self._look_whole()
+                else:
+                    self.told.calls.append(Call("remove", error))
+                    return
+            else:
+                self.told.removed = True
+
+    async def _look_whole(self) -> None:
+        try:
+            await self._client.wait(self.id)
+        except JobsError as error:
+            self.told.removed = error.code == "not_found"
+        else:
+            await self.follow()
 
     async def conclude(self) -> None:
         """Look at the job for the last time."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from history import Followed, History, Told
+
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
 
@@ -16,6 +17,8 @@ UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.
 
 def violations(history: History) -> list[str]:
     """Give everything that must not be."""
+    if history.cut_short:
+        return [*history.faults, *_at_most_once(history)]
     found = [*history.faults, *_at_most_once(history), *_known(history)]
     for told in history.told.values():
         if told.refused is not None:
@@ -47,11 +50,11 @@ def _known(history: History) -> Iterator[str]:
         if times > 1:
             yield f"job {job} is listed {times} times"
     for key, job, _pid in history.executed:
-        if job not in listed:
+        if job not in listed and not (key in history.told and history.told[key].removed):
             yield f"{key}: job {job} was executed, and there is no record of it"
     for told in history.told.values():
-        if told.job is not None and told.job.id not in listed:
-            yield f"{_name(told)}: it was acknowledged, and there is no record of it"
+        if told.job is not None and told.removed == (told.job.id in listed):
+            yield f"{_name(told)}: removed: {told.removed}, listed: {not told.removed}"
     for job in history.listed:
         if job.phase != "exited":
             yield f"job {job.id} is {job.phase} after everything had ended"
@@ -191,7 +194,11 @@ def _same(followed: Followed, whole: Followed) -> Iterator[str]:
     got = _flat(followed)
     if followed.end is not None and content[followed.start :] != got:
         where = next(
-            (n for n, (a, b) in enumerate(zip(content[followed.start :], got, strict=False)) if a != b),
+            (
+                n
+                for n, (a, b) in enumerate(zip(content[followed.start :], got, strict=False))
+                if a != b
+            ),
             min(len(got), len(content) - followed.start),
         )
         yield f"{len(got)} bytes from {followed.start} differ from those read later, at +{where}"

@@ -1,11 +1,11 @@
 """What was asked and what was answered: all that the checker goes by, besides what was killed."""
 
 from attrs import define, field, frozen
+from workload import Work
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, End, Gap
-from workload import Work
 
 
 @define
@@ -37,7 +37,8 @@ class Told:
         refused: `run`'s error instead.
         calls: the others.
         follows: with those that began after its end.
-        final: what `inspect` said at last.
+        final: what `wait` said at last.
+        removed: that was asked for after its end, and done.
     """
 
     work: Work
@@ -48,6 +49,13 @@ class Told:
     calls: list[Call] = field(factory=list)
     follows: list[Followed] = field(factory=list)
     final: Job | None = None
+    removed: bool = False
+
+    def unanswered(self) -> list[str]:
+        """Give what was asked and has no answer."""
+        calls = [call.what for call in self.calls if call.answer is None]
+        follows = [f for f in self.follows if f.end is None and f.error is None]
+        return calls + [f"follow, after {len(followed.items)} items" for followed in follows]
 
     def asked(self, what: str) -> bool:
         """Whether somebody tried to have that done, whatever came of it."""
@@ -80,6 +88,7 @@ class History:
         executed: `(key, job id, pid)` from the jobs' own evidence.
         gaps_allowed: the disk was full for a while.
         refusals_allowed: codes with which a `run` may be refused.
+        cut_short: it came to no end, so nobody knows what became of each job.
         faults: what was seen to be wrong while it ran: crashes, tracebacks, things left over.
     """
 
@@ -89,4 +98,5 @@ class History:
     executed: list[tuple[str, str, int]] = field(factory=list)
     gaps_allowed: bool = False
     refusals_allowed: frozenset[str] = frozenset()
+    cut_short: bool = False
     faults: list[str] = field(factory=list)

@@ -5,19 +5,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import trio
-from attrs import frozen
-
 import schedule
+import trio
 from asking import Asking
+from attrs import frozen
 from history import History
-from jobs_certs import init, issue
-from jobs_rpc import Client
-from schedule import CLOCK, DESCRIPTORS, DISK, Fault, Schedule
+from schedule import DESCRIPTORS, DISK, Fault, Schedule
 from world import World
 
-SETTLE_S = 90.0
+from jobs_certs import init, issue
+from jobs_proto.errors import JobsError
+from jobs_rpc import Client
+
+SETTLE_S = 60.0
 """How long everything may take to end, once nothing goes wrong any more."""
+
+ASK_S = 10.0
+"""How long a supervisor that was found wanting may take to say what it has."""
 
 REFUSALS = {
     DISK: frozenset({"resource_exhausted"}),
@@ -111,7 +115,9 @@ class _Play:
                     with trio.fail_after(schedule.LASTS_S + SETTLE_S):
                         await self._play(clients)
                 except trio.TooSlowError:
-                    self._history.faults.append(f"not everything ended within {SETTLE_S:g} s")
+                    self._history.faults += [f"not all ended within {SETTLE_S:g} s", *self._open()]
+                    self._history.cut_short = True
+                    self._history.faults += await self._unfinished(admin)
                     return nursery.cancel_scope.cancel()
                 self._history.listed = await admin.list(all=True)
             self._history.faults += await trio.to_thread.run_sync(world.left)
@@ -133,6 +139,33 @@ class _Play:
         for asker in self._askers:
             if asker.told.job is not None:
                 await asker.conclude()
+        for number, point in self._world.schedule.removals:
+            await self._remove(self._askers[number], point)
+        self._world.failpoints.disarm()
+
+    async def _remove(self, asker: Asking, point: str) -> None:
+        if asker.told.final is not None:
+            if point:
+                self._world.failpoints.arm(point)
+            await asker.remove()
+
+    def _open(self) -> list[str]:
+        """Give the calls that have no answer."""
+        return [
+            f"{asker.told.work.key}: no answer to {what}"
+            for asker in self._askers
+            for what in asker.told.unanswered()
+        ]
+
+    async def _unfinished(self, client: Client) -> list[str]:
+        """Give the jobs that have not ended."""
+        with trio.move_on_after(ASK_S):
+            try:
+                jobs = await client.list()
+            except JobsError as error:
+                return [f"list: {error}"]
+            return [f"{job.name} ({job.id}) is {job.phase}" for job in jobs]
+        return ["list: no answer"]
 
     async def _break(self, fault: Fault) -> None:
         await trio.sleep(fault.at)

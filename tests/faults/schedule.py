@@ -7,14 +7,18 @@ make of it is theirs; a race is met again by running its seed again, a few times
 import random
 from pathlib import Path
 
-from attrs import frozen
-
 import workload
+from attrs import frozen
 from failpoints import ARMED
 
 CALM, DISK, DESCRIPTORS, CLOCK = "calm", "disk full", "few descriptors", "clock set back"
 HOSTS = {CALM: 7, DISK: 1, DESCRIPTORS: 1, CLOCK: 1}
 """What else is wrong with the host, and how often."""
+
+POINTS = 7
+"""Failpoints that a schedule arms."""
+
+REMOVING = tuple(name for name in ARMED if name.startswith("remove."))
 
 LASTS_S = 3.0
 """Within so many seconds everything is asked for; then all is let end."""
@@ -69,6 +73,7 @@ class Schedule:
         host: of `HOSTS`.
         parts: the jobs.
         faults: in order of time.
+        removals: of jobs that have ended, by number, and the failpoint at which it is interrupted.
         max_running: of the supervisor's settings.
     """
 
@@ -76,6 +81,7 @@ class Schedule:
     host: str
     parts: tuple[Part, ...]
     faults: tuple[Fault, ...]
+    removals: tuple[tuple[int, str], ...]
     max_running: int
 
 
@@ -98,17 +104,21 @@ def _acts(work: workload.Work, rng: random.Random) -> tuple[Act, ...]:
     return tuple(acts)
 
 
+def _armed(rng: random.Random, seed: int) -> list[Fault]:
+    """Arm some failpoints; one seed after the other goes round all of them."""
+    names = [ARMED[(seed * POINTS + number) % len(ARMED)] for number in range(POINTS)]
+    return [Fault(at=rng.uniform(0, LASTS_S), what="arm", options={"name": name}) for name in names]
+
+
 def _fault(rng: random.Random, host: str) -> Fault:
     at = rng.uniform(0.1, LASTS_S)
-    kinds = {"supervisor": 3, "forkserver": 2, "shim": 3, "init": 1, "cut": 2, "arm": 10}
+    kinds = {"supervisor": 3, "forkserver": 2, "shim": 3, "init": 1, "cut": 2}
     extra = {DISK: "fill_disk", CLOCK: "set_clock_back"}.get(host)
     if extra is not None:
         kinds[extra] = 6
     what = rng.choices(list(kinds), list(kinds.values()))[0]
     options: dict[str, object] = {}
-    if what == "arm":
-        options["name"] = rng.choice(ARMED)
-    elif what in ("shim", "init"):
+    if what in ("shim", "init"):
         options["which"] = rng.random()
     elif what in ("fill_disk", "supervisor"):
         options["for_s"] = rng.choice((0.0, 0.1, 0.6))
@@ -137,11 +147,15 @@ def make(seed: int, scratch: Path) -> Schedule:
                 acts=_acts(work, rng),
             )
         )
-    faults = sorted((_fault(rng, host) for _ in range(rng.randint(8, 14))), key=lambda f: f.at)
+    faults = [_fault(rng, host) for _ in range(rng.randint(3, 6))] + _armed(rng, seed)
+    removals = [
+        (number, rng.choice(("", *REMOVING))) for number in range(len(parts)) if rng.random() < 0.2
+    ]
     return Schedule(
         seed=seed,
         host=host,
         parts=tuple(parts),
-        faults=tuple(faults),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        removals=tuple(removals),
         max_running=rng.choice((2, 5, 1000)),
     )

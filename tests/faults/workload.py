@@ -85,7 +85,11 @@ def _family(key: str, _gate: Path, _rng: random.Random) -> dict:
     """Leave children behind, in sessions of their own too, one of them stopped."""
     script = "sleep 1000 & setsid sh -c 'sleep 1000; true' & setsid sh -c 'kill -STOP $$' &"
     out = lines(key, "out", 1, 1)
-    return {"script": f"{script} {_print(key, 'out', 1, 1)}; sleep 0.3; exit 5", "code": 5, "out": out}
+    return {
+        "script": f"{script} {_print(key, 'out', 1, 1)}; sleep 0.3; exit 5",
+        "code": 5,
+        "out": out,
+    }
 
 
 def _endless(key: str, _gate: Path, _rng: random.Random) -> dict:

@@ -10,15 +10,15 @@ from pathlib import Path
 import harness
 import proctable
 import trio
-
 import workload
 from failpoints import Failpoints
 from history import Kill
+from proxy import Proxy
+from schedule import CLOCK, DESCRIPTORS, DISK, Schedule
+
 from jobs_proto import files
 from jobs_rpc import Client
 from jobs_rpc.config import load_settings
-from proxy import Proxy
-from schedule import CLOCK, DESCRIPTORS, DISK, Schedule
 
 FAKETIME = Path("/usr/lib", os.uname().machine + "-linux-gnu", "faketime/libfaketime.so.1")
 """Debian's libfaketime: the supervisor's idea of the time is another one than the host's."""
@@ -85,7 +85,15 @@ class World:
         if self.schedule.host == DISK:
             self.supervisor.state.mkdir(mode=0o700)
             subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "faults", self.supervisor.state],
+                [
+                    "mount",
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    f"size={DISK_BYTES}",
+                    "faults",
+                    self.supervisor.state,
+                ],
                 check=True,
             )
         evidence = self.scratch / workload.EVIDENCE
@@ -196,7 +204,8 @@ class World:
         """Let nothing more go wrong."""
         self.failpoints.disarm()
         (self.supervisor.state / "filler").unlink(missing_ok=True)
-        self.gate.close()
+        for _ in self.schedule.parts:
+            self.gate.say("go")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -242,6 +251,8 @@ class World:
         self.gate.close()
         if self.supervisor.running:
             self.supervisor.stop()
+        for pid in proctable.with_environment({self.failpoints.setting.encode()}):
+            os.kill(pid, signal.SIGKILL)  # a job that was found wanting goes with its shim
         log = self.supervisor.said()
         if "Traceback" in log:
             self.faults.append(f"there are tracebacks in the supervisor's log:\n{log}")

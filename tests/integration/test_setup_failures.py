@@ -74,7 +74,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 host=describe(forkserver.mode, forkserver.why, tree),
                 nursery=nursery,
             )
-            jobs.restore()
+            await jobs.restore()
             await run_one(jobs)  # what is opened once and kept, is open by now
             before = open_files(forkserver.pid), open_files(os.getpid())
             limiter = trio.CapacityLimiter(AT_ONCE)
