@@ -2,8 +2,8 @@
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
 `trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
-start was meant to go, with its record. What lies among the jobs without a record was not: it is moved into
-`quarantine`, counted, and left for a person to look at.
+start was meant to go, with its record. What lies among the jobs without a record was not: it is
+moved into `quarantine`, counted, and left for a person to look at.
 """
 
 import shutil

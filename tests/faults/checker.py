@@ -12,7 +12,7 @@ from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
 
 UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
-"""Where a shim can die without its job being lost: no identity was written, it is launched again."""
+"""Where a shim can die and its job is not lost: there is no identity yet, it is launched again."""
 
 
 def violations(history: History) -> list[str]:
@@ -54,7 +54,7 @@ def _known(history: History) -> Iterator[str]:
             yield f"{key}: job {job} was executed, and there is no record of it"
     for told in history.told.values():
         if told.job is not None and told.removed == (told.job.id in listed):
-            yield f"{_name(told)}: removed: {told.removed}, listed: {not told.removed}"
+            yield f"{_name(told)}: removed: {told.removed}, listed: {told.removed}"
     for job in history.listed:
         if job.phase != "exited":
             yield f"job {job.id} is {job.phase} after everything had ended"
@@ -98,39 +98,64 @@ def _answers(told: Told, job: Job) -> Iterator[str]:
 
 
 def _outcome(history: History, told: Told, job: Job) -> Iterator[str]:
-    work = told.work
-    shim = any(
-        kill.role in ("shim", "init") and kill.job == job.id and kill.point not in UNLAUNCHED
+    check = _OUTCOMES.get(job.outcome, _no_outcome)
+    yield from check(told, job, _killed(history, job))
+
+
+def _killed(history: History, job: Job) -> set[str]:
+    """Give the roles of those of a job's processes whose death must be its end."""
+    return {
+        kill.role
         for kill in history.kills
-    )
-    init = any(kill.role == "init" and kill.job == job.id for kill in history.kills)
-    match job.outcome:
-        case "completed" | "failed" if job.exit.code is not None:
-            if job.exit.code != work.code:
-                yield f"its exit code is {job.exit.code}, and it can only be {work.code}"
-            if (job.exit.code == 0) != (job.outcome == "completed"):
-                yield f"it {job.outcome} with {job.exit.code}"
-        case "failed":
-            if not init:
-                yield f"signal {job.exit.signal} ended it, and nobody has sent one"
-        case "stopped":
-            if not told.asked("kill"):
-                yield "it was stopped, and nobody had asked for that"
-            if job.exit.killed_by != told.owner:
-                yield f"it was stopped by {job.exit.killed_by}, and only {told.owner} asked"
-        case "timed_out":
-            if work.timeout_s is None:
-                yield "it timed out, and had no timeout"
-        case "lost":
-            if not shim:
-                yield f"it was lost, and nobody had killed its shim or init: {job.exit.error}"
-        case "start_failed":
-            if work.starts and not init:
-                yield f"it could not be started: {job.exit.error}"
-        case _:
-            yield f"its outcome is {job.outcome}"
-    if job.outcome in ("completed", "failed") and not init and work.code is None:
-        yield f"it {job.outcome}, and could only be stopped"
+        if kill.job == job.id and kill.role in ("shim", "init") and kill.point not in UNLAUNCHED
+    }
+
+
+def _no_outcome(_told: Told, job: Job, _killed: set[str]) -> Iterator[str]:
+    yield f"its outcome is {job.outcome}"
+
+
+def _own_end(told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if job.exit.code is None:
+        if "init" not in killed:
+            yield f"signal {job.exit.signal} ended it, and nobody has sent one"
+        return
+    if job.exit.code != told.work.code:
+        yield f"its exit code is {job.exit.code}, and it can only be {told.work.code}"
+    if (job.exit.code == 0) != (job.outcome == "completed"):
+        yield f"it {job.outcome} with {job.exit.code}"
+
+
+def _stopped(told: Told, job: Job, _killed: set[str]) -> Iterator[str]:
+    if not told.asked("kill"):
+        yield "it was stopped, and nobody had asked for that"
+    if job.exit.killed_by != told.owner:
+        yield f"it was stopped by {job.exit.killed_by}, and only {told.owner} asked"
+
+
+def _timed_out(told: Told, _job: Job, _killed: set[str]) -> Iterator[str]:
+    if told.work.timeout_s is None:
+        yield "it timed out, and had no timeout"
+
+
+def _lost(_told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if not killed:
+        yield f"it was lost, and nobody had killed its shim or init: {job.exit.error}"
+
+
+def _start_failed(told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if told.work.starts and "init" not in killed:
+        yield f"it could not be started: {job.exit.error}"
+
+
+_OUTCOMES = {
+    "completed": _own_end,
+    "failed": _own_end,
+    "stopped": _stopped,
+    "timed_out": _timed_out,
+    "lost": _lost,
+    "start_failed": _start_failed,
+}
 
 
 def _evidence(history: History, told: Told, job: Job) -> Iterator[str]:
@@ -233,9 +258,11 @@ def _bytes(told: Told, job: Job, whole: Followed) -> Iterator[str]:
     own_end = job.exit.code is not None and job.outcome in ("completed", "failed")
     for name, got, wrote in (("stdout", out, work.stdout), ("stderr", err, work.stderr)):
         if own_end and got != wrote:
-            yield f"{len(got)} bytes of {name}, and it wrote {len(wrote)}: {_common(got, wrote)} agree"
+            agree = _common(got, wrote)
+            yield f"{len(got)} bytes of {name}, and it wrote {len(wrote)}: {agree} agree"
         elif not wrote.startswith(got):
-            yield f"{len(got)} bytes of {name} are none that it wrote, from {_common(got, wrote)} on"
+            agree = _common(got, wrote)
+            yield f"{len(got)} bytes of {name} are none that it wrote, from {agree} on"
     counts = (job.output.total, job.output.stdout, job.output.stderr, job.output.lost)
     if counts != (len(out) + len(err), len(out), len(err), 0):
         yield f"it has {len(out)} + {len(err)} bytes of output, and says {job.output}"

@@ -102,7 +102,6 @@ class _Play:
         self._world = world
         self._history = history
         self._askers: list[Asking] = []
-        self._playing = 0
 
     async def run(self) -> None:
         world = self._world
@@ -118,7 +117,8 @@ class _Play:
                     self._history.faults += [f"not all ended within {SETTLE_S:g} s", *self._open()]
                     self._history.cut_short = True
                     self._history.faults += await self._unfinished(admin)
-                    return nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
+                    return
                 self._history.listed = await admin.list(all=True)
             self._history.faults += await trio.to_thread.run_sync(world.left)
             world.stopping = True
