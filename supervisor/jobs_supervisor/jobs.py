@@ -359,6 +359,7 @@ class Jobs:
 
     async def _conclude(self, live: LiveJob, job: Job) -> None:
         """The job has ended, and no exit record says how: write it down before anybody is told."""
+        sweep(self.directory(job.id))  # before the record: nobody looks here after it
         await self.store.put(evolve(live.record, job=job, killing=None))
         self._finish(live, job)
 
@@ -376,7 +377,7 @@ class Jobs:
 
     async def _forget(self, live: LiveJob) -> None:
         """Keep it in memory until the disk has it."""
-        sweep(self.directory(live.job.id))  # before the record: nobody looks here after it
+        sweep(self.directory(live.job.id))
         failpoint("exit.before-record", live.job.id)
         await self._put(live)
         failpoint("exit.recorded", live.job.id)

@@ -1,7 +1,8 @@
 """The clients of a schedule: they ask, and write down what they were answered."""
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import trio
 from history import Call, Followed, Told
@@ -20,12 +21,17 @@ class Asking:
     Args:
         client: of its owner.
         part: what to do, and when.
+
+    Attributes:
+        told: what came of it.
+        acted: nothing more is asked, but for those who wait for the end.
     """
 
     def __init__(self, client: Client, part: Part) -> None:
         self._client = client
         self._part = part
         self.told = Told(part.work, OWNERS[part.context], request_id=str(uuid.uuid4()))
+        self.acted = trio.Event()
 
     async def run(self) -> None:
         """Play the part to its end."""
@@ -34,10 +40,19 @@ class Asking:
             self.told.job = await self._request()
         except JobsError as error:
             self.told.refused = error
+            self.acted.set()
             return
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, self._acting() as acting:
             for act in self._part.acts:
-                nursery.start_soon(self._act, act)
+                until_the_end = act.what in ("follow", "wait")
+                (nursery if until_the_end else acting).start_soon(self._act, act)
+
+    @asynccontextmanager
+    async def _acting(self) -> AsyncIterator[trio.Nursery]:
+        """Give a nursery for what is asked and soon answered; say when all that is over."""
+        async with trio.open_nursery() as nursery:
+            yield nursery
+        self.acted.set()
 
     async def _request(self) -> Job:
         work = self._part.work

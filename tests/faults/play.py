@@ -173,16 +173,13 @@ class _Play:
 
     async def _end_all(self) -> None:
         """Have those that would go on for ever, or were paused, end."""
-        end = trio.current_time() + schedule.LASTS_S  # the parts' own acts come first
-        await trio.sleep_until(end)
         async with trio.open_nursery() as nursery:
             for asker in self._askers:
                 nursery.start_soon(self._end, asker)
 
     async def _end(self, asker: Asking) -> None:
-        while asker.told.job is None:
-            if asker.told.refused is not None:
-                return
-            await trio.sleep(0.05)
+        await asker.acted.wait()
+        if asker.told.job is None:
+            return
         if asker.told.work.code is None or asker.told.asked("pause"):
             await asker.kill_surely()
