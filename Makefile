@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 WHEEL_VENV := build/wheel-venv
 
 # What some tests use beyond Debian's base system; a test without its program says that it skips.
-TEST_PACKAGES := fish libfaketime zsh
+TEST_PACKAGES := busybox-static fish gcc libc6-dev libfaketime libseccomp2 python3 stress-ng zsh
 
 # Of the fault suite: how many, and the seed of the first.
 SCHEDULES ?= 20
@@ -17,7 +17,7 @@ SEED ?= 1
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest test-faults wheel venv test-packages clean
+.PHONY: help demo test lint pytest test-faults test-v2 wheel venv test-packages clean
 
 help:
 	@echo 'make demo           see it work: about half a minute, leaves nothing behind'
@@ -25,6 +25,7 @@ help:
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
 	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
+	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
 	@echo 'make test-packages  as root: apt-get install $(TEST_PACKAGES), which some tests use'
@@ -75,6 +76,9 @@ test-faults: $(STAMP)
 	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED); \
 	fi
 
+test-v2:
+	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)
+
 wheel: $(STAMP)
 	rm -rf dist build
 	$(BIN)/python -m build --outdir dist . >/dev/null
@@ -92,5 +96,5 @@ test-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .test-v2 build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,9 @@ def options_of(cls: type, *, skip: frozenset[str]) -> type:
     made = attrs.make_class(
         f"{cls.__name__}Options",
         {
-            field.name: attrs.field(default=None, type=_annotation(field))
+            field.name: attrs.field(
+                default=None, type=_annotation(field), metadata={_IS_MAP: _is_map(field)}
+            )
             for field in attrs.fields(cls)
             if field.name not in skip
         },
@@ -51,28 +53,37 @@ def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
     Raises:
         ValueError: a `KEY=VALUE` is none.
     """
-    values = attrs.asdict(options) if options else {}
+    values = {
+        field: getattr(options, field.name)
+        for field in (attrs.fields(type(options)) if options else ())
+    }
     return {
-        name: pairs.as_map(value, f"--{name}") if isinstance(value, tuple) else value
-        for name, value in values.items()
+        field.name: pairs.as_map(value, f"--{field.name}") if field.metadata[_IS_MAP] else value
+        for field, value in values.items()
         if value is not None
     }
 
 
 _SECONDS: Final = "_s"
-_NAMES: Final = {"enforcement": "--limits"}
+_IS_MAP: Final = "is_map"
+_NAMES: Final = {"enforcement": "--limits", "binds": "--bind"}
 """Options that are not called as their fields."""
+
+_METAVARS: Final = {"binds": "SRC:DST[:ro]", "tmpfs": "DST[:SIZE]", "rootfs": "DIR"}
+
+
+def _is_map(field: "attrs.Attribute[Any]") -> bool:
+    return field.type == dict[str, str]
 
 
 def _annotation(field: "attrs.Attribute[Any]") -> Any:
-    if field.type == dict[str, str]:
+    if _is_map(field):
         return Annotated[tuple[str, ...] | None, pairs.OPTION]
     if field.name.endswith(_SECONDS):
-        name = Parameter(name=f"--{field.name.removesuffix(_SECONDS)}")
-        return Annotated[field.type, duration.OPTION, name]
+        option = f"--{field.name.removesuffix(_SECONDS)}"
+        return Annotated[field.type, duration.OPTION, Parameter(name=option)]
     if field.name.endswith(("_bytes", "_bps")):
         option = f"--{field.name.removesuffix('_bytes').replace('_', '-')}"
         return Annotated[field.type, size.OPTION, Parameter(name=option)]
-    if field.name in _NAMES:
-        return Annotated[str | None, Parameter(name=_NAMES[field.name])]
-    return field.type
+    name = Parameter(name=_NAMES.get(field.name), metavar=_METAVARS.get(field.name))
+    return Annotated[field.type | None, name]  # type: ignore[operator]  # a class, or a union

@@ -7,6 +7,7 @@ from attrs import asdict
 
 from jobs_cli.endpoint import Endpoint
 from jobs_cli.failure import REFUSED, Failure, StdoutClosed, of_error
+from jobs_cli.output import say
 from jobs_proto.errors import JobsError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
 
     async def session() -> T:
         try:
-            unconnected = Client.from_config(**asdict(endpoint))
+            unconnected = Client.from_config(**asdict(endpoint), told=_say_lost)
         except JobsError as error:
             raise Failure(error.message, ours) from None
         async with unconnected as client:
@@ -44,6 +45,10 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
     except (JobsError, BaseExceptionGroup) as raised:
         error = _telling(raised)
         raise (of_error(error, ours) if isinstance(error, JobsError) else error) from None
+
+
+def _say_lost(error: Exception) -> None:
+    say(f"{error}; trying again (Ctrl-C gives up)")
 
 
 def _telling(error: BaseException) -> BaseException:

@@ -18,6 +18,9 @@ EVERY: Final = "*"
 RUN_AS: Final = "run_as"
 """To run as a Unix user other than the default one: whoever may is as good as that user."""
 
+RUN_PRIVILEGED: Final = "run_privileged"
+"""To run with capabilities that a job of its user does not have: as good as the host's root."""
+
 
 class Whose(StrEnum):
     """The jobs that a rule is about."""

@@ -47,7 +47,8 @@ def jobs_authorize(
     Args:
         identity: who asks.
         action: a method's name (`jobs_proto.methods`), or `run_as`: to run as a Unix user
-            other than the default one, asked in addition to `run`. For each job that a `list`
+            other than the default one, or `run_privileged`: to run with `--cap-add` or
+            `--privileged`, both asked in addition to `run`. For each job that a `list`
             would show, `inspect` is asked.
         request: the method's parameters, validated: for `run`, a `jobs_proto.methods.Run`.
         job: the one that it is about; None for what is about no existing job.

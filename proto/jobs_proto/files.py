@@ -6,6 +6,7 @@
     output      the job's bytes in the order in which they arrived
     output.idx  one `Chunk` for each portion of them
     exit        the exit record; its being there means that the job has ended
+    secrets     a map of names to contents, from `run` until the job's launch
     shim.err    a traceback, if the shim itself failed
 
 `identity` and `exit` are MessagePack maps. Keys may be added; a reader takes those it knows.
@@ -22,6 +23,7 @@ SOCKET = "shim.sock"
 OUTPUT = "output"
 INDEX = "output.idx"
 EXIT = "exit"
+SECRETS = "secrets"
 SHIM_ERROR = "shim.err"
 
 # End offset of the chunk, time in ns since the epoch, kind, reserved. Little-endian, 24 bytes.

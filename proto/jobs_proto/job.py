@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from attrs import field, frozen
 
+from jobs_proto.isolation import Isolation
 from jobs_proto.phases import Outcome, Phase
 
 MAX_TIMEOUT_S = 10 * 365 * 86400.0
@@ -100,11 +101,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
         return str(number)
-
-
-@frozen(kw_only=True)
-class Isolation:
-    """What keeps the job apart from its host."""
 
 
 def _more_than_zero(_limits: object, _attribute: object, value: int | None) -> None:
@@ -206,7 +202,7 @@ class Spec:
     env: dict[str, str] = field(factory=dict, validator=_env)
     cwd: str = field(default="/", validator=_cwd)
     user: str | None = None
-    isolation: Isolation = Isolation()
+    isolation: Isolation = field(factory=Isolation)
     limits: Limits = Limits()
     timeout_s: float | None = field(default=None, validator=_timeout)
 

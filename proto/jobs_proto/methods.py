@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from jobs_proto.isolation import check_secrets
 from jobs_proto.job import Spec, check_labels, check_name, signal_number
 
 PROTOCOL_VERSION = 1
@@ -49,6 +50,10 @@ def _request_id(_params: object, _field: object, request_id: str | None) -> None
         raise ValueError("a request_id is 1 to 128 characters")
 
 
+def _secrets(run: "Run", _field: object, secrets: dict[str, bytes]) -> None:
+    check_secrets(run.spec.isolation, secrets)
+
+
 def _priority(_params: object, _field: object, priority: int) -> None:
     if abs(priority) > MAX_PRIORITY:
         raise ValueError(f"a priority is {-MAX_PRIORITY} to {MAX_PRIORITY}, not {priority}")
@@ -78,10 +83,14 @@ class Run:
 
     Attributes:
         spec: what to run.
-        name: a name for people; several jobs may bear it, and then it stands for none of them.
+        name: a name for people; of several jobs that bear it, it stands for the one that has not
+            ended, else for the newest.
         labels: for plugins and people.
         priority: of two waiting jobs, the one with the higher number starts first.
-        request_id: the same one twice from the same identity gives the same job.
+        request_id: the same one twice from the same identity gives the same job. What secrets hold
+            is not compared: it is not kept.
+        secrets: the contents of the files that `spec.isolation.secrets` names.
+        dry_run: start nothing; answer with the steps that would set the job up.
     """
 
     spec: Spec
@@ -89,6 +98,8 @@ class Run:
     labels: dict[str, str] = field(factory=dict, validator=check_labels)
     priority: int = field(default=0, validator=_priority)
     request_id: str | None = field(default=None, validator=_request_id)
+    secrets: dict[str, bytes] = field(factory=dict, validator=_secrets, repr=False)
+    dry_run: bool = False
 
 
 @frozen(kw_only=True)

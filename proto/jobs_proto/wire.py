@@ -15,7 +15,13 @@ from jobs_proto.errors import JobsError
 
 T = TypeVar("T")
 
-_SAID = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_SAID = {
+    str: "text",
+    bytes: "bytes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:
@@ -23,7 +29,8 @@ def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:
 
     def hook(value: Any, _cls: Any) -> Any:
         if not isinstance(value, accepted) or (cls is not bool and isinstance(value, bool)):
-            raise TypeError(f"must be {_SAID[cls]}, not {value!r:.80}")
+            shown = type(value).__name__ if cls is bytes else repr(value)[:80]  # may be a secret
+            raise TypeError(f"must be {_SAID[cls]}, not {shown}")
         return cls(value)
 
     return hook
@@ -43,6 +50,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(int, _exactly(int))
     converter.register_structure_hook(float, _exactly(float, int))
     converter.register_structure_hook(bool, _exactly(bool))
+    converter.register_structure_hook(bytes, _exactly(bytes))
 
     @converter.register_structure_hook_factory(cattrs.cols.is_sequence)
     def _list(cls: Any) -> Callable[[Any, Any], Any]:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import trio
+from attrs import evolve
 
 from jobs_proto import methods
 from jobs_proto.errors import JobsError
@@ -46,11 +47,19 @@ class Client:
     Args:
         settings: whom to connect to, and as whom.
         reconnect_s: seconds that `wait` and `follow` go on trying after the supervisor was lost.
+        told: called with the reason when it is lost and they begin to try.
     """
 
-    def __init__(self, settings: Settings, *, reconnect_s: float = RECONNECT_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reconnect_s: float = RECONNECT_S,
+        told: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._dialer: Final = Dialer(settings)
         self._reconnect_s: Final = reconnect_s
+        self._told: Final = told
         self._dialling: Final = trio.Lock()
         self._link: Link | None = None
         self._manager = trio.open_nursery()
@@ -67,6 +76,7 @@ class Client:
         cert: str | None = None,
         key: str | None = None,
         reconnect_s: float = RECONNECT_S,
+        told: Callable[[Exception], None] | None = None,
     ) -> Self:
         """Make a client from arguments, environment or file; see `jobs_rpc.config`.
 
@@ -76,7 +86,7 @@ class Client:
         settings = load_settings(
             config=config, context=context, server=server, ca=ca, cert=cert, key=key
         )
-        return cls(settings, reconnect_s=reconnect_s)
+        return cls(settings, reconnect_s=reconnect_s, told=told)
 
     async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
@@ -144,6 +154,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        secrets: Mapping[str, bytes] | None = None,
         **spec: Any,
     ) -> Job:
         """Start a job; it is on the supervisor's disk when this returns.
@@ -156,17 +167,39 @@ class Client:
             priority: of two waiting jobs, the one with the higher number starts first.
             labels: for people and plugins.
             request_id: the same one twice gives the same job; None: a new one.
+            secrets: contents of files in the job's /run/secrets, by name.
             spec: further fields of `Spec`, if `command` is not one.
         """
         params = _params(
             methods.Run,
-            spec=_spec(command, spec),
+            spec=_naming(_spec(command, spec), secrets or {}),
             name=name,
             labels=dict(labels or {}),
             priority=priority,
             request_id=request_id or str(uuid.uuid4()),
+            secrets=dict(secrets or {}),
         )
-        return await self._persist(Patience(RUN_RETRY_S), lambda: self._job("run", params))
+        return await self._persist(
+            Patience(RUN_RETRY_S, self._told), lambda: self._job("run", params)
+        )
+
+    async def rehearse(
+        self,
+        command: Sequence[str] | Spec,
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        **spec: Any,
+    ) -> dict[str, Any]:
+        """Ask for the steps that would set a job up, `{steps, notes}`; nothing is started.
+
+        Args:
+            command: as for `run`.
+            secrets: as for `run`.
+            spec: as for `run`.
+        """
+        wanted = _naming(_spec(command, spec), secrets or {})
+        params = _params(methods.Run, spec=wanted, secrets=dict(secrets or {}), dry_run=True)
+        return _read_map(await self.call("run", params))
 
     async def list(
         self,
@@ -195,7 +228,7 @@ class Client:
         """
         _params(methods.Wait, id=job_id, timeout_s=timeout_s)
         deadline = inf if timeout_s is None else trio.current_time() + timeout_s
-        patience = Patience(self._reconnect_s if timeout_s is None else timeout_s)
+        patience = Patience(self._reconnect_s if timeout_s is None else timeout_s, self._told)
 
         async def attempt() -> Job:
             nonlocal job_id
@@ -261,7 +294,7 @@ class Client:
         wanted = _make(
             methods.Follow, id=job_id, start=start, stream=stream, wait=wait, timestamps=timestamps
         )
-        return Following(self._dialer, wanted, self._reconnect_s)
+        return Following(self._dialer, wanted, self._reconnect_s, self._told)
 
     # -- parts of them -----------------------------------------------------------------------
 
@@ -299,6 +332,17 @@ def _spec(command: Sequence[str] | Spec, fields: Mapping[str, Any]) -> Spec:
     if isinstance(command, str):
         raise TypeError('a command is a sequence: ["ls", "-l"], not "ls -l"')
     return _make(Spec, argv=tuple(command), **fields)
+
+
+def _naming(spec: Spec, secrets: Mapping[str, bytes]) -> Spec:
+    """Let a spec name the secrets that are sent beside it."""
+    if not secrets:
+        return spec
+    names = tuple(sorted({*spec.isolation.secrets, *secrets}))
+    try:
+        return evolve(spec, isolation=evolve(spec.isolation, secrets=names))
+    except ValueError as error:
+        raise JobsError("invalid_argument", str(error)) from None
 
 
 def _read_job(raw: object, method: str) -> Job:

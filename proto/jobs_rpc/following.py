@@ -10,6 +10,7 @@ An iterator object and not an async generator: it can be cancelled and asked aga
 nothing open once its last item was given.
 """
 
+from collections.abc import Callable
 from typing import Final, Self
 
 import trio
@@ -36,17 +37,24 @@ class Following:
         dialer: for connections of its own.
         wanted: what to follow, from where.
         reconnect_s: seconds to go on trying without any success.
+        told: called with the reason when a connection is lost.
 
     Raises:
         JobsError: (while iterating) refused, or lost for longer than `reconnect_s`.
         PeerError: (likewise) what came is not what comes next.
     """
 
-    def __init__(self, dialer: Dialer, wanted: Follow, reconnect_s: float) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        wanted: Follow,
+        reconnect_s: float,
+        told: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._dialer: Final = dialer
         self._wanted = wanted
         self._offset = wanted.start
-        self._patience: Final = Patience(reconnect_s)
+        self._patience: Final = Patience(reconnect_s, told)
         self._channel: Channel | None = None
         self._over = False
 

@@ -1,6 +1,7 @@
 """How long to go on trying, and how often: bounded exponential back-off."""
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -14,10 +15,12 @@ class Patience:
 
     Args:
         total_s: seconds.
+        told: called with the first error after a success: whoever waits may want to know why.
     """
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, total_s: float, told: Callable[[Exception], None] | None = None) -> None:
         self._total_s: Final = total_s
+        self._told: Final = told
         self._until: float | None = None
         self._pause_s = FIRST_S
 
@@ -31,6 +34,8 @@ class Patience:
         now = trio.current_time()
         if self._until is None:
             self._until = now + self._total_s
+            if self._told is not None:
+                self._told(error)
         if now >= self._until:
             raise error
         # Not all clients of a supervisor that restarts come back in the same moment.

@@ -2,7 +2,6 @@
 
 Standard library and msgpack only: every import here is paid for by every job. A page that a forked
 process writes to is its own from then on, and counting references writes; so what counts is how
-many objects a shim touches, and how densely they lie. Hence `_signal` and `_socket`, the C modules
-below `signal` and `socket`: without the enums and wrapper classes above them a shim has half the
-private memory (`tests/bench/README.md`).
+many objects a shim touches, and how densely they lie. See `warm`, `dense` and `lean` for what is
+done about it, and `tests/bench/README.md` for what it brings.
 """

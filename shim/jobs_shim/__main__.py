@@ -11,16 +11,15 @@ the shims that are there already.
 
 import os
 import struct
-import _signal as signal  # see jobs_shim
-import _socket as socket
 import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.failpoint import concerning, failpoint
-from jobs_shim import dense, probe, shim, syscalls, warm  # dense is the first: see there
-from jobs_shim.steps import IGNORED
+from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense first: see there
+from jobs_shim.lean import signal, socket
 
+_MAX_LAUNCH = 8192  # a launch holds one path
 _FDS = struct.Struct("=2i")
 
 
@@ -31,6 +30,7 @@ def main() -> None:
     os.chdir("/")
     _settle_signals()
     mode, why = probe.best_mode()
+    dense.gather_code(files, init, protocol, shim, steps, sys.modules[__name__])
     warm.up()
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
@@ -64,7 +64,7 @@ def _settle_signals() -> None:
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
-    for number in IGNORED:
+    for number in steps.IGNORED:
         signal.signal(number, signal.SIG_IGN)  # its supervisor ends it; shims end with their job
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -74,13 +74,12 @@ def serve(supervisor: socket.socket) -> None:
 
     What the loop uses is looked up before it: a lookup writes to more pages than a local name.
     """
-    packet = bytearray(protocol.MAX_PACKET)
     room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
-    receive, unpack, fork, close = supervisor.recvmsg_into, _FDS.unpack, os.fork, os.close
+    receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
     warm.freeze()
     while True:
-        size, ancillary, _flags, _address = receive((packet,), room, flags)
-        if size == 0:
+        packet, ancillary, _flags, _address = receive(_MAX_LAUNCH, room, flags)
+        if not packet:
             return
         connection, plan = unpack(ancillary[0][2])
         failpoint("forkserver.asked")
@@ -92,23 +91,27 @@ def serve(supervisor: socket.socket) -> None:
             pid = -1
         if pid == 0:
             close(supervisor.detach())
-            be_shim(packet[:size], connection, plan)
+            be_shim(packet, connection, plan)
         failpoint("forkserver.forked")
         close(connection)
         close(plan)
 
 
-def be_shim(packet: bytearray, connection: int, plan: int) -> None:
+def be_shim(packet: bytes, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
+    directory = None
     try:
         job = shim.prepare(packet, connection, plan)
+        directory = job.directory
         concerning(str(job.plan["job"]))
-        try:
-            job.run()
-        except BaseException:
-            import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
+        job.run()
+    except BaseException as error:
+        import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
-            with open(f"{job.directory}/{files.SHIM_ERROR}", "a") as file:
+        if directory is None:
+            os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no plan: {error!r}"}))
+        else:
+            with open(f"{directory}/{files.SHIM_ERROR}", "a") as file:
                 traceback.print_exc(file=file)
     finally:
         os._exit(0)

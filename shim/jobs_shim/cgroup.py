@@ -78,11 +78,11 @@ class Cgroup:
         `enter`; what else is wrong comes out there.
         """
         if self.track is None:
-            return os.fork(), True
+            return syscalls.fork(), True
         try:
-            return syscalls.clone_into(self.fd), True
+            return syscalls.fork_into(self.fd), True
         except OSError:
-            return os.fork(), False
+            return syscalls.fork(), False
 
     def enter(self, *, born_inside: bool) -> None:
         """Move this process into each cgroup that it was not born in, by `cgroup.procs`."""
@@ -142,19 +142,19 @@ class Cgroup:
 
     def freeze(self, *, frozen: bool) -> bool:
         """Stop every process of the job, or let them go on; False if there is no cgroup for it."""
-        if self.track is None:
-            return False
-        write(f"{self.track}/cgroup.freeze", "1" if frozen else "0")
-        return True
+        return self._write("cgroup.freeze", "1" if frozen else "0")
 
     def kill(self) -> bool:
         """Send SIGKILL to every process at once; False if there is no cgroup to do it by."""
+        return self._write("cgroup.kill", "1")
+
+    def _write(self, name: str, value: str) -> bool:
         if self.track is None:
             return False
         try:
-            write(f"{self.track}/cgroup.kill", "1")
-        except FileNotFoundError:
-            return False
+            write(f"{self.track}/{name}", value)
+        except OSError:
+            return False  # there is none, or not with this file
         return True
 
     def wait_empty(self, deadline_s: float = KILL_DEADLINE_S) -> bool:
@@ -179,12 +179,23 @@ class Cgroup:
         return True
 
     def remove(self) -> None:
-        """Remove the directories; they must be empty."""
+        """Remove the directories, with those that the job has made in them; all must be empty."""
         for _, path, _ in self.directories:  # type: ignore[attr-defined]
             try:
                 os.rmdir(path)
             except FileNotFoundError:
                 continue
+            except OSError:
+                remove_tree(path)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a cgroup from its leaves up; what will not go, being in use by somebody, stays."""
+    for directory, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError:
+            continue
 
 
 def write(path: str, value: str) -> None:

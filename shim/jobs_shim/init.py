@@ -14,18 +14,18 @@ PR_SET_PDEATHSIG. A shim that died before that was set is noticed as well: the l
 it LEADER, and then does not execute.
 
 init sleeps in sigwait(3), with no descriptor to poll and no handler to run. SIGCHLD says that a
-child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked, so that
-one sent a moment too early is still pending when init looks; a pid 1 receives even what would be
-ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
+child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked before
+init is forked, so that one sent too early is pending when init looks, and kills nobody; a pid 1
+receives even what would be ignored, as long as it is blocked (signal(7), pid_namespaces(7)).
 """
 
-import _signal as signal  # see jobs_shim
 import os
 
 from jobs_proto.failpoint import failpoint
 from jobs_proto.files import encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal
 from jobs_shim.steps import StepError, execute
 
 # On the start channel, leader or init → shim; its end without a failure: the leader executes.
@@ -37,7 +37,7 @@ KILL = b"k"  # end every process, init included
 # And init → shim: the leader's raw wait status in decimal digits.
 
 WAKE = signal.SIGUSR1
-_AWAITED = frozenset((signal.SIGCHLD, WAKE))
+AWAITED = frozenset((signal.SIGCHLD, WAKE))
 
 
 def run(
@@ -65,7 +65,6 @@ def run(
     os.close(err)
     for fd in shims:
         os.close(fd)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
     failpoint("init.forked")
     if os.read(channel, 1) != GO:
@@ -81,11 +80,16 @@ def run(
         return
     os.close(start)
     failpoint("init.leader-forked")
+    for fd in (1, 2):
+        os.dup2(0, fd)  # its output ends when the job does, not when we do
     status = _serve(channel, leader)
     failpoint("init.leader-ended")
     if status is not None:
-        os.write(channel, b"%d" % status)
-        failpoint("init.reported")
+        try:
+            os.write(channel, b"%d" % status)
+            failpoint("init.reported")
+        except OSError:
+            pass  # the shim is gone; what is below is all the more for us to do
     if not own_pids:
         end_descendants()
 
@@ -136,7 +140,7 @@ def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
 def _serve(channel: int, leader: int) -> int | None:
     """Reap and forward signals; give the leader's wait status, or None if told to end at once."""
     while True:
-        if signal.sigwait(_AWAITED) == signal.SIGCHLD:
+        if signal.sigwait(AWAITED) == signal.SIGCHLD:
             status = _reap(leader)
             if status is not None:
                 return status
@@ -151,6 +155,8 @@ def _obey(channel: int, leader: int) -> bool:
             message = os.read(channel, 2)
         except BlockingIOError:
             return True
+        except ConnectionResetError:
+            return False  # as the end, of a shim that had not read all
         if message[:1] != SIGNAL:
             return False
         _deliver(leader, message[1])

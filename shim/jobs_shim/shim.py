@@ -13,8 +13,7 @@ One thread, one poll(2); each descriptor has one handler. Nothing in here waits 
 its sockets do not block, and one that does not read is dropped (it can connect again).
 """
 
-import _signal as signal  # see jobs_shim
-import _socket as socket
+import errno
 import fcntl
 import os
 import resource
@@ -26,6 +25,7 @@ from jobs_proto import shim as protocol
 from jobs_proto.failpoint import failpoint
 from jobs_shim import init, syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal, socket
 from jobs_shim.output import Output
 from jobs_shim.steps import StepError, execute
 from jobs_shim.whole import WholeFile
@@ -143,9 +143,10 @@ class Shim:
         err_r, err_w = make_pipe()
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
         theirs = (init_channel, init_start, out_w, err_w)
+        signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
         try:
             execute(self.plan["shim"])
-            pid = os.fork()
+            pid = syscalls.fork()
         except StepError as error:
             self.failed = [error.step, error.errno, error.path]
         except OSError as error:
@@ -203,8 +204,13 @@ class Shim:
         # A path to a socket is at most 107 bytes long, unix(7); a directory's descriptor is short.
         directory = os.open(self.directory, _PATH_FLAGS)
         path = f"/proc/self/fd/{directory}/{files.SOCKET}"
-        unlink(path)  # a shim that died before it was launched may have left one
-        self.listener.bind(path)
+        try:
+            self.listener.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            os.unlink(path)  # of a shim that died before it had launched
+            self.listener.bind(path)
         os.close(directory)
         self.listener.listen(16)
         self.on(self.listener.fileno(), self.accept)
@@ -220,7 +226,7 @@ class Shim:
         self.init_fd = os.pidfd_open(self.init)
         for pipe in self.pipes:
             self.on(pipe, self.take)
-        self.on(self.start.fileno(), self.starting)
+        self.on(self.start.fileno(), self.hear_start)
         self.on(self.channel, self.hear_init)
         self.on(self.init_fd, self.init_ended)
         try:
@@ -248,14 +254,24 @@ class Shim:
     def take(self, pipe: int, _events: int) -> None:
         """Output: into the file, then tell whoever waits for it."""
         if self.started_ns is None:
-            self.hear_start()  # whoever has seen output of a job has been told that it started
+            self.hear_start(
+                pipe, 0
+            )  # whoever has seen output of a job has been told that it started
         if self.output.take(pipe, self.pipes[pipe]) == 0:
             self.off(pipe)
         failpoint("shim.output-indexed")
         self.tell_grown()
 
-    def starting(self, fd: int, _events: int) -> None:
-        """The start channel: who the leader is, what failed, or its end: the leader executes."""
+    def hear_start(self, _fd: int, _events: int) -> None:
+        """Take all that has come on the start channel."""
+        try:
+            while (fd := self.start.fileno()) in self.handlers:
+                self.starting(fd)
+        except BlockingIOError:
+            pass
+
+    def starting(self, fd: int) -> None:
+        """Learn who the leader is, what failed, or, by the channel's end, that it executes."""
         room = socket.CMSG_SPACE(_UCRED_SIZE)
         packet, ancillary, _flags, _address = self.start.recvmsg(8192, room)
         if packet == init.LEADER:
@@ -267,14 +283,6 @@ class Shim:
             self.start.close()
             if self.leader is not None and self.failed is None and not self.killed:
                 self.started()
-
-    def hear_start(self) -> None:
-        """Take all that has come on the start channel."""
-        try:
-            while (fd := self.start.fileno()) in self.handlers:
-                self.starting(fd, 0)
-        except BlockingIOError:
-            pass
 
     def started(self) -> None:
         """The leader executes."""
@@ -288,15 +296,18 @@ class Shim:
             self.signal(self.pending)
 
     def hear_init(self, fd: int, _events: int) -> None:
-        """init's channel: the leader's wait status."""
-        word = os.read(fd, 16)
+        """Init's channel: the leader's wait status."""
+        try:
+            word = os.read(fd, 16)
+        except ConnectionResetError:
+            word = b""  # it was killed before it had read what we told it
         if word:
             self.status = int(word)
         else:
             self.off(fd)
 
     def init_ended(self, fd: int, _events: int) -> None:
-        """init is gone, and in a pid namespace all of the job with it."""
+        """Init is gone, and in a pid namespace all of the job with it."""
         self.off(fd)
         failpoint("shim.init-ended")
         try:  # its last words are there by now, whatever poll has told us of
@@ -304,14 +315,14 @@ class Shim:
                 self.hear_init(self.channel, 0)
         except BlockingIOError:
             pass  # it was killed, in no namespace, and the leader has it open
-        self.hear_start()
+        self.hear_start(-1, 0)
         _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[arg-type]
         if self.status is None and self.failed is None:
             self.judge_init(status)
         self.ended = True
 
     def judge_init(self, status: int) -> None:
-        """init ended without a word: it was killed, by us or by somebody, or it failed."""
+        """Init ended without a word: it was killed, by us or by somebody, or it failed."""
         if os.WIFSIGNALED(status):
             self.status = status
         elif self.killed:
@@ -389,7 +400,10 @@ class Shim:
         failpoint("shim.empty")
         self.output.drain(self.pipes)
         failpoint("shim.drained")
-        self.used = self.usage()
+        try:
+            self.used = self.usage()
+        except (OSError, ValueError):
+            pass  # a kernel that counts in another form; the job has ended all the same
         if empty:
             self.cgroup.remove()
         failpoint("shim.cgroup-removed")
@@ -398,7 +412,10 @@ class Shim:
         failpoint("shim.before-exit")
         self.exit.write(files.encode(record), sync=True)
         failpoint("shim.exit-written")
-        unlink(f"{self.directory}/{files.SOCKET}")
+        try:
+            os.unlink(f"{self.directory}/{files.SOCKET}")
+        except FileNotFoundError:
+            pass
         failpoint("shim.socket-removed")
         self.tell_all(protocol.EXITED, record)
         failpoint("shim.told")
@@ -508,16 +525,16 @@ class Shim:
             self.watches[fd] = int(body["offset"])  # type: ignore[call-overload]
             self.tell_grown()
         elif kind == protocol.KILL:
-            number, grace_s, by = body["signal"], body["grace_s"], str(body["by"])
-            if not (0 < number < signal.NSIG and grace_s >= 0):  # type: ignore[operator]
-                raise ValueError("no such signal or grace period")
+            number, grace_s, by = signal_of(body), float(body["grace_s"]), str(body["by"])  # type: ignore[arg-type]
+            if not grace_s >= 0:  # nor NaN
+                raise ValueError("no such grace period")
             if self.killed_by is None:
                 self.killed_by = by
             failpoint("shim.kill-heard")
-            self.begin_kill(number, grace_s)  # type: ignore[arg-type]
+            self.begin_kill(number, grace_s)
             failpoint("shim.kill-begun")
         elif kind == protocol.SIGNAL:
-            self.signal(int(body["signal"]))  # type: ignore[call-overload]
+            self.signal(signal_of(body))
         elif kind == protocol.FREEZE:
             self.freeze(frozen=bool(body["frozen"]))
             failpoint("shim.frozen")
@@ -527,7 +544,19 @@ class Shim:
             self.tell(fd, protocol.USAGE, answer)
 
 
-def prepare(packet: bytearray, connection: int, plan: int) -> Shim:
+def signal_of(body: protocol.Body) -> int:
+    """Give the number of a signal that a supervisor names.
+
+    Raises:
+        ValueError, LookupError, TypeError: it names none.
+    """
+    number = int(body["signal"])  # type: ignore[call-overload]
+    if not 0 < number < signal.NSIG:
+        raise ValueError("no such signal")
+    return number  # type: ignore[no-any-return]
+
+
+def prepare(packet: bytes, connection: int, plan: int) -> Shim:
     """Make of a fork of the fork server the shim that a launch asks for.
 
     Args:
@@ -538,7 +567,7 @@ def prepare(packet: bytearray, connection: int, plan: int) -> Shim:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(0, 2)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-    _kind, body = protocol.unpack(bytes(packet))
+    _kind, body = protocol.unpack(packet)
     steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
     os.close(plan)
     return Shim(str(body["dir"]), steps, connection)  # type: ignore[arg-type]
@@ -548,14 +577,6 @@ def socket_pair() -> tuple[int, int]:
     """Make two connected sockets that keep packets whole."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return one.detach(), other.detach()
-
-
-def unlink(path: str) -> None:
-    """Remove a file, if it is there."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def make_pipe() -> tuple[int, int]:

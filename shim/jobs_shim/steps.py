@@ -8,12 +8,12 @@ A step runs in the job's mount namespace and as the job's user, so none may impo
 module's file may not be there to be read.
 """
 
-import _signal as signal  # see jobs_shim
 import errno
 import os
 import resource
 
-from jobs_shim import syscalls
+from jobs_shim import confine, mounts, syscalls
+from jobs_shim.lean import signal
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 """What the fork server, a shim and init ignore; a job starts with every signal at its default."""
@@ -96,6 +96,8 @@ STEPS = {
     "no_new_privs": lambda: syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1),
     "chdir": os.chdir,
     "exec": _exec,
+    **mounts.STEPS,
+    **confine.STEPS,
 }
 
 

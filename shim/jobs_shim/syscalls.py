@@ -7,6 +7,7 @@ say c_ulong of each would make an object of each, in processes that pay for ever
 """
 
 import ctypes
+import errno
 import os
 
 # Each function is looked up now: looking one up in a fork would write to pages that it shares.
@@ -17,9 +18,6 @@ _prctl = _libc.prctl
 _sethostname = _libc.sethostname
 _close_range = _libc.close_range
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall  # without letting go of the interpreter
-_before_fork = ctypes.pythonapi.PyOS_BeforeFork
-_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
-_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -62,64 +60,76 @@ class _CloneArguments(ctypes.Structure):
     )
 
 
-_CLONE = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
-_CLONE_POINTER = ctypes.byref(_CLONE)
-_CLONE_SIZE = ctypes.sizeof(_CLONE)
+_PLAIN = _CloneArguments(exit_signal=_SIGCHLD)
+_BORN = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
+_AS_PLAIN, _AS_BORN = ctypes.byref(_PLAIN), ctypes.byref(_BORN)
+_CLONE_SIZE = ctypes.sizeof(_PLAIN)
 
 
 def _check(result: int, path: str | None = None) -> None:
     if result == -1:
-        errno = ctypes.get_errno()
+        number = ctypes.get_errno()
         if path is None:
-            raise OSError(errno, os.strerror(errno))
-        raise OSError(errno, os.strerror(errno), path)
+            raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), path)
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): leave the namespaces of `flags` (CLONE_NEW…) for new ones."""
+    """Leave the namespaces of `flags` (CLONE_NEW…) for new ones: unshare(2)."""
     _check(_unshare(flags))
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
-    """mount(2); `target` is the path in the error."""
+    """Mount as mount(2) does; `target` is the path in the error."""
     where = target.encode("utf-8", "surrogateescape")
     what = source.encode("utf-8", "surrogateescape")
     _check(_mount(what, where, fstype.encode(), flags, data.encode()), target)
 
 
 def prctl(option: int, value: int | bytes) -> None:
-    """prctl(2) with one argument."""
+    """Change something of this process by prctl(2), with one argument."""
     _check(_prctl(option, value, 0, 0, 0))
 
 
 def sethostname(name: str) -> None:
-    """sethostname(2), within this UTS namespace."""
+    """Set the name of the host in this UTS namespace: sethostname(2)."""
     raw = name.encode()
     _check(_sethostname(raw, len(raw)))
 
 
 def close_range(first: int, last: int) -> None:
-    """close_range(2): close every descriptor from `first` to `last`, both included."""
+    """Close every descriptor from `first` to `last`, both included: close_range(2)."""
     _check(_close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
 
 
-def clone_into(cgroup: int) -> int:
-    """clone3(2) as a fork(2) whose child is born in a cgroup; gives its pid, and 0 in the child.
+def fork() -> int:
+    """Fork by clone3(2) alone; gives the child's pid, and 0 in the child.
+
+    What os.fork does beyond it (PyOS_AfterFork_Child, and libc's own) is to put in order what other
+    threads may have been about to do: their locks, their state, pending signals of handlers. The
+    processes of this package have one thread, no handlers and no at-fork functions, so that there
+    is nothing to be done; doing it would cost each of them some 40 kB and 0.1 ms.
+    """
+    try:
+        pid = int(_syscall(_CLONE3, _AS_PLAIN, _CLONE_SIZE))
+        _check(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        pid = os.fork()  # a seccomp filter without clone3(2)
+    return pid
+
+
+def fork_into(cgroup: int) -> int:
+    """Fork as `fork` does, the child being born in a cgroup: CLONE_INTO_CGROUP, clone3(2).
 
     Moving a process by `cgroup.procs` stops every fork and exit of the host for an RCU grace
-    period, some 5 ms; being born somewhere costs nothing. Python lets a caller do the fork, if it
-    calls what os.fork calls around it. libc is not asked, which is right in a process of one
-    thread only: what its fork does beyond the kernel's is to settle the locks of others.
+    period, some 5 ms; being born somewhere costs nothing.
 
     Args:
         cgroup: a descriptor of the directory of a cgroup v2.
     """
-    _CLONE.cgroup = cgroup
-    _before_fork()
-    pid = int(_syscall(_CLONE3, _CLONE_POINTER, _CLONE_SIZE))
-    if pid == 0:
-        _after_fork_child()
-    else:
-        _after_fork_parent()
+    _BORN.cgroup = cgroup
+    pid = int(_syscall(_CLONE3, _AS_BORN, _CLONE_SIZE))
     _check(pid)
     return pid

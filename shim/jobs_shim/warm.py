@@ -10,7 +10,6 @@ For the same reason init is forked as soon as there is a shim: of every page tha
 copied before and writes to after, the copy is left to init.
 """
 
-import _signal as signal  # see jobs_shim
 import gc
 import os
 
@@ -18,6 +17,7 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
 from jobs_shim.cgroup import Cgroup
+from jobs_shim.lean import signal
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
 _STEPS = [["unshare", 0]]  # which leaves nothing
@@ -35,46 +35,59 @@ _PLAN = {
 
 
 def up() -> None:
-    """Live through throw-away jobs; where there is no room for their files, do without."""
-    directory = f"{os.environ.get('TMPDIR', '/tmp')}/jobs-warm-up-{os.getpid()}"  # noqa: S108
+    """Live through throw-away jobs; where there is no room for their files, do without.
+
+    Standard error and the descriptors below it are the only ones open before and after.
+    """
+    directory = f"{os.environ.get('TMPDIR', '/tmp')}/jobs-warm-up-{os.urandom(8).hex()}"  # noqa: S108
+    place = {"unified": False, "directories": [["", f"{directory}/cgroup", []]]}
     try:
-        os.mkdir(directory, 0o700)  # fails, if somebody has put something there
-        try:
-            for _ in range(_TIMES):
-                _be_shim(directory)
-                _be_init()
-        finally:
-            _empty(directory)
-            os.rmdir(directory)
+        os.mkdir(directory, 0o700)
     except OSError:
-        pass
+        return
+    stderr = os.dup(2)
+    try:
+        for cgroup in (None, place):
+            for _ in range(_TIMES):
+                _be_shim(directory, cgroup)
+                _be_again_as_before(stderr)
+                _be_init(directory, cgroup)
+                _be_again_as_before(stderr)
+    except OSError:
+        _be_again_as_before(stderr)
+    finally:
+        _empty(directory)
+        os.rmdir(directory)
+        os.close(stderr)
 
 
-def _be_shim(directory: str) -> None:
-    mine, supervisors = shim.socket_pair()
-    stderr, plan = os.dup(2), os.memfd_create("plan")
-    os.write(plan, files.encode(_PLAN))
-    packet = protocol.pack(protocol.LAUNCH, {"dir": directory})
-    job = shim.prepare(bytearray(packet), mine, plan)
+def _be_shim(directory: str, cgroup: object) -> None:
+    mine, _supervisors = shim.socket_pair()
+    plan = os.memfd_create("plan")
+    os.write(plan, files.encode({**_PLAN, "cgroup": cgroup}))
+    job = shim.prepare(protocol.pack(protocol.LAUNCH, {"dir": directory}), mine, plan)
     job.run()
-    os.dup2(stderr, 2)
-    sockets = (mine, supervisors, job.channel, job.listener.detach())
-    for fd in (stderr, *sockets, job.init_fd, job.lock, *job.pipes, *job.output.files):
-        os.close(fd)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    job.start.detach()  # closed with the others
+    job.listener.detach()
     _empty(directory)
 
 
-def _be_init() -> None:
+def _be_init(directory: str, cgroup: object) -> None:
+    if cgroup is not None:
+        os.mkdir(f"{directory}/cgroup")
     channel, shims_channel = shim.socket_pair()
-    start, shims_start = shim.socket_pair()
-    stderr = os.dup(2)
+    start, _shims_start = shim.socket_pair()
     os.write(shims_channel, init.GO)
+    signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
     ours = (channel, start, os.dup(0), os.dup(0))
-    init.run({**_PLAN, "leader": []}, ours, (os.dup(0),), cgroup=Cgroup(None), own_pids=True)
+    plan = {**_PLAN, "leader": []}
+    init.run(plan, ours, (os.dup(0),), cgroup=Cgroup(cgroup), own_pids=True)  # type: ignore[arg-type]
+    _empty(directory)
+
+
+def _be_again_as_before(stderr: int) -> None:
     os.dup2(stderr, 2)
-    for fd in (stderr, channel, shims_channel, shims_start):
-        os.close(fd)
+    syscalls.close_range(stderr + 1, 0xFFFF_FFFF)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -82,7 +95,10 @@ def _be_init() -> None:
 
 def _empty(directory: str) -> None:
     for name in os.listdir(directory):
-        os.unlink(f"{directory}/{name}")
+        if name == "cgroup":
+            os.rmdir(f"{directory}/{name}")
+        else:
+            os.unlink(f"{directory}/{name}")
 
 
 def freeze() -> None:

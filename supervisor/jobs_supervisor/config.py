@@ -85,10 +85,13 @@ class JobSettings:
         default_user: the Unix user of a job that names none; without root rights jobs run as the
             supervisor's own user, whatever stands here.
         grace_s: seconds between TERM and KILL when a job's deadline fires.
-        isolation: `required`: a host that gives no namespaces runs no jobs; `best-effort`: it does,
-            and says what is missing.
+        isolation: `required`: a host that gives no namespaces, or no system call filter, runs no
+            jobs; `best-effort`: it does, and says what is missing.
         default_limits: what a job gets that asks for nothing, where the host can enforce it.
         max_limits: what no job gets more of.
+        tmp_bytes: the size of each private /tmp, /var/tmp and /dev of a job, and of a tmpfs that
+            names none; what is in it counts as the job's memory.
+        hidden: further files and directories that no job may see; the supervisor's own never are.
         path: the PATH of jobs.
     """
 
@@ -100,6 +103,8 @@ class JobSettings:
     isolation: str = field(default="required", validator=_isolation)
     default_limits: Limits = field(factory=partial(Limits, pids=4096))
     max_limits: Limits = field(factory=Limits)
+    tmp_bytes: int = field(default=1 << 30, validator=_positive)
+    hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -13,6 +13,8 @@ from jobs_rpc.config import Settings as Context
 from jobs_rpc.config import write_contexts
 from jobs_supervisor.config import DEFAULT_PORT, Settings, load
 
+FILE = "supervisor.toml"
+
 CLIENTS = {
     "dev": ("admin", "admin"),
     "dev-alice": ("alice", "operator"),
@@ -52,7 +54,7 @@ def prepare(directory: Path) -> Settings:
     for name, role in CLIENTS.values():
         if not (certs / f"{name}.crt").exists():
             issue(certs, name, role=role)
-    path = directory / "supervisor.toml"
+    path = directory / FILE
     if not path.exists():
         text = _SETTINGS.format(state=directory / "state", certs=certs, port=_free_port())
         path.write_text(text)

@@ -7,12 +7,13 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 import pluggy
 
 from jobs_plugins.manager import decide
-from jobs_plugins.roles import RUN_AS
+from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job
@@ -24,6 +25,9 @@ from jobs_supervisor.live import LiveJob
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
+
+MAX_NAMESAKES = 1000
+"""Of jobs that bear one name, or whose ids start alike, so many are looked at."""
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -105,8 +109,9 @@ class Dispatcher:
         target = self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
         self._require(identity, name, params, job)
-        if isinstance(params, Run) and params.spec.user not in (None, self._default_user):
-            self._require(identity, RUN_AS, params, None)
+        if isinstance(params, Run):
+            for action in self._further_actions(params):
+                self._require(identity, action, params, None)
         return Call(self, identity, name, params, target)
 
     async def answer(self, call: Call) -> object:
@@ -116,6 +121,14 @@ class Dispatcher:
     def may_see(self, identity: Identity, job: Job) -> bool:
         """Decide whether this job exists for this caller."""
         return decide(self._manager, identity, SEE, None, job).allow
+
+    def _further_actions(self, request: Run) -> list[str]:
+        """Give what a `run` needs to be allowed besides."""
+        needed = {
+            RUN_AS: request.spec.user not in (None, self._default_user),
+            RUN_PRIVILEGED: request.spec.isolation.wants_privileges,
+        }
+        return [action for action, so in needed.items() if so]
 
     def _require(self, identity: Identity, action: str, params: object, job: Job | None) -> None:
         decision = decide(self._manager, identity, action, params, job)
@@ -127,22 +140,24 @@ class Dispatcher:
             )
 
     def _find(self, identity: Identity, text: str) -> LiveJob:
-        """Find the one job that `text` names among those that the caller may see."""
-        found: list[LiveJob] = []
-        for live in self._jobs.matching(text):
-            if self.may_see(identity, live.job):
-                found.append(live)
-                if len(found) > 1:
-                    break
+        """Find the one job that `text` names among those that the caller may see.
+
+        Of several that bear a name, the one that has not ended is meant, else the newest.
+        """
+        visible = (live for live in self._jobs.matching(text) if self.may_see(identity, live.job))
+        found = list(islice(visible, MAX_NAMESAKES))
         if not found:
             raise JobsError(
                 "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
             )
+        if all(live.job.name == text for live in found):
+            found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            both = " and ".join(live.job.short_id for live in found)
+            some = ", ".join(live.job.short_id for live in found[:3])
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({both}, …): give more of the id",
+                f"{text!r} names more than one job ({some}{', …' * (len(found) > 3)}): say which, "
+                "by more of its id",
             )
         return found[0]
 

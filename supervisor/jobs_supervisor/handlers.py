@@ -65,6 +65,8 @@ class Handlers:
         }
 
     async def _run(self, call: Call) -> object:
+        if call.params.dry_run:
+            return await self._jobs.rehearse(call.identity.name, call.params)
         return unstructure(await self._jobs.submit(call.identity.name, call.params))
 
     async def _list(self, call: Call) -> object:

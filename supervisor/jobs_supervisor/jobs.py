@@ -7,13 +7,15 @@ server), it judges again. So a first launch, a restart of the supervisor and the
 are one piece of code, and are tried by every job.
 
 What a client was told is on the disk before it was told: the record at `run`, the kill at `kill`.
-The record of a job's end may be told at once, since the shim's exit record is on the disk.
+The record of a job's end may be told at once, since the shim's exit record is on the disk; an end
+that no exit record tells (it was lost, or never launched) is on the disk first, too.
 """
 
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -24,22 +26,24 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
-from jobs_proto.job import Job, Output, timestamp
+from jobs_proto.job import Job, Output, Spec, timestamp
 from jobs_proto.methods import Run
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
-from jobs_supervisor import outcome
+from jobs_supervisor import isolation, outcome, secrets
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
+from jobs_supervisor.isolation import Walls
 from jobs_supervisor.limits import Granted, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.plan import make_plan, user_of
+from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Record, Store, Write
+from jobs_supervisor.users import User, user_of
 
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
@@ -52,6 +56,9 @@ SHIM_ANSWER_S = 2.0
 
 RETRY_S = (0.01, 2.0)
 """The first and the longest pause before a job's directory is judged again."""
+
+LOOKUP_S = 5.0
+"""How long it may take to find a user in a job's root directory."""
 
 log = structlog.get_logger()
 
@@ -66,6 +73,7 @@ class Jobs:
         retention: removes jobs.
         forkserver: running.
         host: what can be had here.
+        walls: what isolation is made with here.
         nursery: for the jobs' tasks.
     """
 
@@ -78,6 +86,7 @@ class Jobs:
         retention: Retention,
         forkserver: ForkServer,
         host: Host,
+        walls: Walls,
         nursery: trio.Nursery,
     ) -> None:
         self.store = store
@@ -86,6 +95,7 @@ class Jobs:
         self._directory = state_dir / "jobs"
         self._forkserver = forkserver
         self._host = host
+        self._walls = walls
         self._nursery = nursery
         self._retention = retention
         self._queue = Queue()
@@ -123,20 +133,27 @@ class Jobs:
         known = self._known(owner, request)
         if known is not None:
             return known
-        granted = self._check(request)
+        self._check(request)
+        await self._user(request.spec)
+        job_id = str(uuid.uuid4())
+        if request.secrets:
+            place = self.directory(job_id)
+            await trio.to_thread.run_sync(secrets.write, place, request.secrets)
+        try:
+            # The same request may have come again while this one waited for a disk.
+            known = self._known(owner, request)
+            if known is None:
+                return await self._take_on(owner, request, job_id, self._check(request))
+        except JobsError:
+            secrets.withdraw(self.directory(job_id))
+            raise
+        secrets.withdraw(self.directory(job_id))
+        return known
+
+    async def _take_on(self, owner: str, request: Run, job_id: str, granted: Granted) -> Job:
         live = LiveJob(
             Record(
-                job=Job(
-                    id=str(uuid.uuid4()),
-                    name=request.name,
-                    owner=owner,
-                    labels=request.labels,
-                    priority=request.priority,
-                    spec=request.spec,
-                    created_at=timestamp(time.time_ns()),
-                    limits=granted.limits,
-                    notes=granted.notes,
-                ),
+                job=_new_job(job_id, owner, request, granted),
                 request_id=request.request_id,
                 device=granted.device,
             )
@@ -198,14 +215,15 @@ class Jobs:
 
     def _check(self, request: Run) -> Granted:
         """Refuse what cannot be carried out, before anything is written down."""
-        if self._host.mode == NONE and self._settings.isolation == "required":
+        whole = self._host.mode != NONE and self._walls.filter
+        if not whole and self._settings.isolation == "required":
             raise JobsError(
                 "failed_precondition",
-                "this host gives no namespaces, and the supervisor requires them: "
+                "this host cannot isolate jobs as the supervisor requires: "
                 f"{'; '.join(self._host.missing)}. An operator can set "
                 '[jobs] isolation = "best-effort"',
             )
-        user_of(request.spec, self._settings)
+        isolation.check(request.spec.isolation, self._walls)
         waiting = len(self._queue) + len(self._requests)
         if waiting >= self._settings.max_queued:
             raise JobsError(
@@ -218,7 +236,48 @@ class Jobs:
             self._settings.default_limits,
             self._settings.max_limits,
             self._host.tree,
-            request.spec.cwd,
+            (request.spec.isolation.rootfs or "") + request.spec.cwd,
+        )
+
+    async def _user(self, spec: Spec) -> User:
+        """Find the user of a job.
+
+        Raises:
+            JobsError: there is no such user, or it cannot be found out.
+        """
+        find = partial(user_of, spec, self._settings.default_user, root=self._walls.root)
+        if spec.isolation.rootfs is None:
+            return find()
+        try:
+            with trio.fail_after(LOOKUP_S):  # somebody's directory may be on anything
+                return await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise JobsError(
+                "unavailable", f"{spec.isolation.rootfs} gave no /etc/passwd within {LOOKUP_S:g} s"
+            ) from None
+
+    async def rehearse(self, owner: str, request: Run) -> dict[str, object]:
+        """Give the steps that would set up a job; nothing is started or written down.
+
+        Raises:
+            JobsError: as `submit`.
+        """
+        granted = self._check(request)
+        user = await self._user(request.spec)
+        job = _new_job(str(uuid.uuid4()), owner, request, granted)
+        cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
+        return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
+
+    def _plan(self, job: Job, user: User, cgroup: dict[str, object] | None) -> dict[str, object]:
+        return make_plan(
+            job,
+            user,
+            self._host,
+            self._walls,
+            self._settings,
+            cgroup=cgroup,
+            boot=self._boot,
+            secrets=str(self.directory(job.id) / files.SECRETS),
         )
 
     # -- admission ---------------------------------------------------------------------------
@@ -296,17 +355,12 @@ class Jobs:
         directory.mkdir(mode=0o700, exist_ok=True)
         failpoint("launch.directory-made", live.job.id)
         try:
-            plan = make_plan(
-                live.job,
-                self._host,
-                self._settings,
-                cgroup=live.record.cgroup,
-                boot=self._boot,
-            )
+            user = await self._user(live.job.spec)
         except JobsError as error:  # the user was removed while the job was waiting, for example
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)
             await self._conclude(live, job)
             return
+        plan = self._plan(live.job, user, live.record.cgroup)
         sock = await self._forkserver.launch(directory, files.encode(plan))
         failpoint("launch.asked", live.job.id)
         await self._tend(live, ShimLink(sock))
@@ -359,7 +413,10 @@ class Jobs:
 
     async def _conclude(self, live: LiveJob, job: Job) -> None:
         """The job has ended, and no exit record says how: write it down before anybody is told."""
-        sweep(self.directory(job.id))  # before the record: nobody looks here after it
+        directory = self.directory(job.id)
+        sweep(directory)  # before the record: nobody looks here after it
+        if job.spec.isolation.secrets:
+            secrets.forget(directory)
         await self.store.put(evolve(live.record, job=job, killing=None))
         self._finish(live, job)
 
@@ -371,6 +428,8 @@ class Jobs:
         live.record = evolve(live.record, job=job, killing=None)
         live.total = max(live.total, job.output.total)
         live.wake()
+        if live.job.spec.isolation.secrets:
+            secrets.forget(self.directory(live.job.id))
         self._nursery.start_soon(self._forget, live)
         self._running[live.job.owner] -= 1
         self._admit()
@@ -524,3 +583,17 @@ class Jobs:
 
     async def _put(self, live: LiveJob) -> None:
         await self.store.put(live.record)
+
+
+def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
+    return Job(
+        id=job_id,
+        name=request.name,
+        owner=owner,
+        labels=request.labels,
+        priority=request.priority,
+        spec=request.spec,
+        created_at=timestamp(time.time_ns()),
+        limits=granted.limits,
+        notes=granted.notes,
+    )

@@ -14,11 +14,11 @@ from pathlib import Path
 import structlog
 import trio
 
-from jobs_certs import CertsError
+from jobs_certs import CertsError, show
 from jobs_plugins.manager import PluginError, make_manager
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
-from jobs_supervisor import dev
+from jobs_supervisor import dev, isolation
 from jobs_supervisor.audit import open_audit, set_up_logging
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
@@ -30,26 +30,37 @@ from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
+from jobs_supervisor.users import find_user
 
 log = structlog.get_logger()
 
 
 def main() -> None:
     """Run the supervisor; the console script."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.dev and arguments.config is not None:
+        parser.error("--dev has its settings in --dir; leave out --config, or --dev")
+    if arguments.dir is not None and not arguments.dev:
+        parser.error("--dir is where --dev puts everything; say --dev, or leave it out")
+    arguments.dir = (arguments.dir or Path(".jobs-dev")).absolute()
+    arguments.config = arguments.config or Path(DEFAULT_PATH)
     set_up_logging(json=not sys.stderr.isatty() and not arguments.dev)
+    why: BaseException | None = None
     try:
         if arguments.dev:
-            settings = dev.prepare(arguments.dir.absolute())
+            settings = dev.prepare(arguments.dir)
+            arguments.config = arguments.dir / dev.FILE
         else:
             settings = load(arguments.config)
         with one_per(settings.state_dir):
             trio.run(supervise, settings, arguments)
-    except* (JobsError, CertsError, PluginError) as group:
-        sys.exit(f"jobs-supervisor: {_first(group)}")
-    except* OSError as group:
-        error = _first(group)
-        sys.exit(f"jobs-supervisor: {error}")
+    except* (JobsError, CertsError, PluginError, OSError) as group:
+        why = _first(group)
+    if isinstance(why, OSError):
+        sys.exit(f"jobs-supervisor: {why.filename or 'the system'}: {why.strerror}")
+    if why is not None:
+        sys.exit(f"jobs-supervisor: {why}")
 
 
 def _first(error: BaseException) -> BaseException:
@@ -67,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         type=Path,
-        default=Path(DEFAULT_PATH),
         metavar="FILE",
         help=f"settings ({DEFAULT_PATH})",
     )
@@ -77,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make a CA, certificates and settings in --dir, and serve 127.0.0.1",
     )
     parser.add_argument(
-        "--dir", type=Path, default=Path(".jobs-dev"), help="with --dev: the folder (./.jobs-dev)"
+        "--dir", type=Path, metavar="DIR", help="with --dev: the folder (./.jobs-dev)"
     )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write FILE when serving")
     parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
@@ -118,8 +128,15 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     """
     _raise_file_limit()
     manager = make_manager()
+    if os.geteuid() == 0:
+        find_user(settings.jobs.default_user)
+    if (kind := show(settings.server.cert).kind) != "server":
+        raise JobsError(
+            "failed_precondition",
+            f"{settings.server.cert} is a {kind}'s certificate; issue one with --role server",
+        )
     context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
-    listeners = await _listen(settings)
+    listeners = await _listen(settings, arguments.config)
     audit = open_audit(settings.state_dir / "audit.log")
     store = Store(settings.state_dir / "jobs.sqlite")
     forkserver = ForkServer()
@@ -131,6 +148,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             tree = survey(_cgroup_name(settings.state_dir))
             await nursery.start(forkserver.run, tree.shims)
             host = describe(forkserver.mode, forkserver.why, tree)
+            walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
             jobs = Jobs(
                 settings=settings.jobs,
@@ -139,6 +157,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 retention=retention,
                 forkserver=forkserver,
                 host=host,
+                walls=walls,
                 nursery=nursery,
             )
             await jobs.restore()
@@ -157,7 +176,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
-            _announce(settings, arguments, host.missing)
+            _announce(settings, arguments, host.missing + walls.missing)
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))
             nursery.cancel_scope.cancel()
@@ -168,13 +187,15 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             directory.rmdir()
 
 
-async def _listen(settings: Settings) -> list[trio.SocketListener]:
+async def _listen(settings: Settings, config: Path) -> list[trio.SocketListener]:
     host, port = host_and_port(settings.server.listen)
     try:
         return await trio.open_tcp_listeners(port, host=host or None)
     except OSError as error:
         raise JobsError(
-            "failed_precondition", f"cannot listen on {settings.server.listen}: {error.strerror}"
+            "failed_precondition",
+            f"cannot listen on {settings.server.listen}: {error.strerror}. Stop who has it, or "
+            f"give `listen` in {config} another address",
         ) from None
 
 
@@ -193,7 +214,7 @@ def _announce(settings: Settings, arguments: argparse.Namespace, missing: tuple[
         log.warning(sentence)
     log.info("serving", listen=settings.server.listen, state=str(settings.state_dir))
     if arguments.dev:
-        print(f"export JOBS_CONFIG={arguments.dir.absolute() / 'config.toml'}", flush=True)  # noqa: T201
+        print(f"export JOBS_CONFIG={arguments.dir / 'config.toml'}", flush=True)  # noqa: T201
     if arguments.ready_file is not None:
         arguments.ready_file.write_text(f"{os.getpid()}\n")
 

@@ -6,15 +6,16 @@ a sentence for the person who asked for the job.
 
 import errno as errors
 import os
-import pwd
 import resource
+import shlex
 
-from attrs import frozen
-
-from jobs_proto.errors import JobsError
+from jobs_proto.isolation import NO_NETWORK
 from jobs_proto.job import Job, Limits, Spec
+from jobs_supervisor import isolation
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.host import NONE, ROOT, Host
+from jobs_supervisor.isolation import Step, Walls
+from jobs_supervisor.users import User
 
 # linux/sched.h and linux/mount.h, as unshare(2) and mount(2) name them.
 CLONE_NEWNS = 0x00020000
@@ -23,57 +24,11 @@ CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
+CLONE_NEWNET = 0x40000000
+MS_REC, MS_SLAVE = 0x4000, 0x80000
 
 NOFILE = (1024, 524288)
 """Soft and hard limit of open files for a job; systemd's defaults."""
-
-Step = list[object]
-
-
-@frozen
-class User:
-    """A Unix user, as the kernel and as programs want it."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    home: str
-    shell: str
-
-
-def find_user(name: str) -> User:
-    """Look up a user by name or number.
-
-    Raises:
-        JobsError: `invalid_argument`: there is none.
-    """
-    try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except (KeyError, OverflowError):
-        raise JobsError("invalid_argument", f"there is no user {name!r} on this host") from None
-    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return User(
-        entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell or "/bin/sh"
-    )
-
-
-def user_of(spec: Spec, settings: JobSettings) -> User:
-    """Give the user that a job of this spec runs as.
-
-    Raises:
-        JobsError: no such user, or one that we have no rights to become.
-    """
-    if os.geteuid() == 0:
-        return find_user(spec.user or settings.default_user)
-    own = find_user(str(os.geteuid()))
-    if spec.user not in (None, own.name, str(own.uid)):
-        raise JobsError(
-            "failed_precondition",
-            f"this supervisor does not run as root: its jobs run as {own.name}, not {spec.user}",
-        )
-    return own
 
 
 def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str]:
@@ -92,26 +47,35 @@ def environment(spec: Spec, user: User, job_id: str, path: str) -> dict[str, str
 
 def make_plan(
     job: Job,
+    user: User,
     host: Host,
+    walls: Walls,
     settings: JobSettings,
     *,
     cgroup: dict[str, object] | None,
     boot: str,
+    secrets: str,
 ) -> dict[str, object]:
     """Make the plan of one job: the map that `jobs_shim.shim.Shim` takes.
 
     Args:
         job: with its effective limits.
+        user: who it runs as, of `jobs_supervisor.users`.
         host: what can be had.
+        walls: what isolation is made with.
         settings: what jobs get.
         cgroup: of `jobs_supervisor.cgroups.Tree.plan`.
         boot: the kernel's boot, for the shim's identity.
-
-    Raises:
-        JobsError: the spec cannot be carried out on this host.
+        secrets: the file that holds the job's secrets.
     """
-    spec, user = job.spec, user_of(job.spec, settings)
+    spec = job.spec
+    leader: list[Step] = [["umask", 0o022]]
+    if host.mode != NONE:
+        # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
+        leader.append(["unshare", CLONE_NEWCGROUP])
+        leader += isolation.mount_steps(spec.isolation, user, walls, settings, secrets)
     env = environment(spec, user, job.id, settings.path)
+    leader += _leader_steps(spec, user, walls, job.limits, env)
     return {
         "job": job.id,
         "boot": boot,
@@ -120,8 +84,8 @@ def make_plan(
         "timeout_s": spec.timeout_s,
         "grace_s": settings.grace_s,
         "shim": _shim_steps(host),
-        "init": _init_steps(host, job.id),
-        "leader": _leader_steps(spec, user, host, job.limits, env),
+        "init": _init_steps(spec, host, job.id),
+        "leader": leader,
     }
 
 
@@ -138,37 +102,34 @@ def _shim_steps(host: Host) -> list[Step]:
     ]
 
 
-def _init_steps(host: Host, job_id: str) -> list[Step]:
+def _init_steps(spec: Spec, host: Host, job_id: str) -> list[Step]:
     if host.mode == NONE:
         return []
-    return [
-        ["unshare", CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS],
+    namespaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
+    steps: list[Step] = [
+        ["unshare", namespaces],
         # A slave: what the host unmounts goes away here too, and nothing goes the other way.
         ["mount", "none", "/", "", MS_REC | MS_SLAVE, ""],
-        ["mount", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""],
-        ["sethostname", f"job-{job_id[:12]}"],
+        ["sethostname", spec.isolation.hostname or f"job-{job_id[:12]}"],
     ]
+    if spec.isolation.network == NO_NETWORK:
+        steps[0] = ["unshare", namespaces | CLONE_NEWNET]
+        steps.append(["loopback"])
+    return steps
 
 
 def _leader_steps(
-    spec: Spec, user: User, host: Host, limits: Limits, env: dict[str, str]
+    spec: Spec, user: User, walls: Walls, limits: Limits, env: dict[str, str]
 ) -> list[Step]:
-    steps: list[Step] = []
-    if host.mode == ROOT:
-        # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
-        steps.append(["unshare", CLONE_NEWCGROUP])
     own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     hard = limits.nofile or min(NOFILE[1], own_hard)
-    steps.append(["rlimit", resource.RLIMIT_NOFILE, limits.nofile or min(NOFILE[0], hard), hard])
-    if os.geteuid() == 0:
-        steps.append(["user", user.uid, user.gid, list(user.groups)])
-    steps += [
-        ["no_new_privs"],
-        ["umask", 0o022],
+    return [
+        ["rlimit", resource.RLIMIT_NOFILE, limits.nofile or min(NOFILE[0], hard), hard],
+        *isolation.rights_steps(spec.isolation, user, walls),
         ["chdir", spec.cwd],  # as the user: a directory that it may not enter is an error
+        *isolation.filter_steps(spec.isolation, user, walls),
         ["exec", list(spec.argv), env],
     ]
-    return steps
 
 
 _SAID = {
@@ -180,9 +141,11 @@ _SAID = {
     "mount": "mount {path} for the job",
     "rlimit": "set the job's resource limits",
     "user": "become the job's user",
+    **isolation.SAID,
 }
 
 _HINTS = {
+    **isolation.HINTS,
     ("exec", errors.ENOENT): "no such program, or the interpreter that its first line names is "
     "missing; name an absolute path, or a program on the job's PATH",
     ("exec", errors.EACCES): "it is not executable by the job's user (mode, directory or mount)",
@@ -199,6 +162,60 @@ def explain(step: str, errno: int, path: str | None) -> str:
     what = _SAID.get(step, f"do the step {step}").format(path=path or "")
     why = _HINTS.get((step, errno)) or (os.strerror(errno) if errno else "it ended without a word")
     return f"cannot {what}: {why}"
+
+
+def describe(plan: dict[str, object]) -> list[dict[str, object]]:
+    """Give a plan's steps for people and programs: who does it, the step, and the same in a line.
+
+    Binary arguments are told by their size.
+    """
+    return [
+        {"by": who, "step": [_plain(argument) for argument in step], "text": _line(step)}
+        for who in ("shim", "init", "leader")
+        for step in plan[who]  # type: ignore[attr-defined]
+    ]
+
+
+def _plain(value: object) -> object:
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else value
+
+
+_FLAGS = {
+    "unshare": {
+        CLONE_NEWNS: "mount",
+        CLONE_NEWCGROUP: "cgroup",
+        CLONE_NEWUTS: "uts",
+        CLONE_NEWIPC: "ipc",
+        CLONE_NEWUSER: "user",
+        CLONE_NEWPID: "pid",
+        CLONE_NEWNET: "network",
+    },
+    "mount": {MS_REC: "rec", MS_SLAVE: "slave"},
+    "place": isolation.MOUNT_FLAGS,
+    "place_if_there": isolation.MOUNT_FLAGS,
+    "devices": isolation.MOUNT_FLAGS,
+}
+_OCTAL = ("umask",)
+_HEX = ("bounding", "capabilities")
+
+
+def _line(step: Step) -> str:
+    name, *arguments = step
+    if name in _OCTAL or name in _HEX:
+        arguments[0] = f"{arguments[0]:#o}" if name in _OCTAL else f"{arguments[0]:#x}"
+    names = _FLAGS.get(str(name), {})
+    words = [_word(argument, names) for argument in arguments]
+    return " ".join([str(name), *(word for word in words if word and word != "None")])
+
+
+def _word(value: object, flags: dict[int, str]) -> str:
+    if isinstance(value, int) and flags:
+        return ",".join(text for flag, text in flags.items() if value & flag)
+    if isinstance(value, list):
+        return " ".join(_word(each, flags) for each in value)
+    if isinstance(value, dict):
+        return " ".join(shlex.quote(f"{key}={each}") for key, each in value.items())
+    return shlex.quote(value) if value and isinstance(value, str) else str(_plain(value))
 
 
 def exit_code_of_failure(step: str, errno: int) -> int | None:

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from jobs_proto.failpoint import failpoint
+from jobs_supervisor import secrets
 from jobs_supervisor.config import RetentionSettings
 from jobs_supervisor.recover import Verdict, judge
 from jobs_supervisor.store import Store
@@ -61,6 +62,7 @@ class Retention:
             log.error("a shim runs a job that has no record; it is left alone", dir=str(directory))
             return
         self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        secrets.forget(directory)
         directory.rename(self._quarantine / f"{directory.name}.{time.time_ns()}")
         log.error("a job's directory without a record was put into quarantine", job=directory.name)
 

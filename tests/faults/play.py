@@ -70,9 +70,9 @@ def play(seed: int, certs: Path) -> Played:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
-        # Not below /tmp, which a job may have its own of.
+        # Where jobs and inits see the same as we: they have a /tmp and a /var/tmp of their own.
         scratch = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-", dir="/var/tmp"))
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="jobs-faults-", dir="/var/lib"))
         )
         scratch.chmod(0o755)
         made = schedule.make(seed, scratch)

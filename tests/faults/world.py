@@ -62,7 +62,7 @@ class World:
         self.starts = 0
         self.stopping = False
         self._down_for_s = 0.0
-        self.failpoints = Failpoints(self.folder / "failpoints")
+        self.failpoints = Failpoints(self.scratch / "failpoints")
         self.supervisor = harness.Supervisor(
             self.folder / "supervisor",
             jobs={"max_running": self.schedule.max_running, "grace_s": 0.3},

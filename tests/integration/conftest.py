@@ -92,8 +92,9 @@ def shared(make_shared):
 def gates():
     """Give a function that makes a `Gate`, where a job of another user can reach it."""
     with contextlib.ExitStack() as stack:
-        # Not tmp_path, which is private, and not below /tmp, which a job may have its own of.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
+        # Where jobs see the same as we: they have a /tmp, a /var/tmp and a /dev/shm of their own.
+        common = "/run" if os.geteuid() == 0 else Path.cwd()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=common)))
         folder.chmod(0o755)
         made = []
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import proctable
 import pytest
 import trio
+import trio.testing
 
 from jobs_proto import files
+from jobs_proto.isolation import Isolation
 from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
-from jobs_supervisor import cgroups
-from jobs_supervisor.config import JobSettings, RetentionSettings
+from jobs_supervisor import cgroups, isolation
+from jobs_supervisor.config import JobSettings, RetentionSettings, Settings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
@@ -26,6 +28,7 @@ AT_ONCE = 16
 DEADLINE_S = 140
 SEED = random.SystemRandom().randrange(2**32)
 NOWHERE = "/no/such/directory"
+SPEC = Spec(argv=("true",), isolation=Isolation(secrets=("a",), tmpfs=("/mnt",)))
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
 
@@ -72,21 +75,23 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 retention=Retention(RetentionSettings(), tmp_path, store),
                 forkserver=forkserver,
                 host=describe(forkserver.mode, forkserver.why, tree),
+                walls=isolation.survey(
+                    forkserver.mode, Settings(state_dir=tmp_path), tmp_path / "supervisor.toml"
+                ),
                 nursery=nursery,
             )
             await jobs.restore()
             await run_one(jobs)  # what is opened once and kept, is open by now
-            before = open_files(forkserver.pid), open_files(os.getpid())
+            before = await open_files_at_rest(forkserver.pid)
             limiter = trio.CapacityLimiter(AT_ONCE)
             async with trio.open_nursery() as running:
                 for _ in range(JOBS):
                     running.start_soon(run_limited, jobs, limiter)
-            while proctable.children(forkserver.pid):
-                await trio.sleep(0.01)
-            assert (open_files(forkserver.pid), open_files(os.getpid())) == before
+            assert await open_files_at_rest(forkserver.pid) == before
             nursery.cancel_scope.cancel()
     store.close()
     check_directories(tmp_path / "jobs")
+    assert list(tmp_path.rglob("secrets")) == []
     for directory in tree.directories():
         assert [each.name for each in directory.iterdir() if each.is_dir()] == []
         directory.rmdir()
@@ -100,15 +105,19 @@ async def run_limited(jobs, limiter):
 
 
 async def run_one(jobs):
-    job = await jobs.submit("tester", Run(spec=Spec(argv=("true",))))
+    job = await jobs.submit("tester", Run(spec=SPEC, secrets={"a": b"never seen"}))
     live = jobs.current(jobs.store.get(job.id))
     await live.until_exited()
     assert live.job.outcome is Outcome.START_FAILED, live.job
     assert os.strerror(errno.ENOENT) in live.job.exit.error or "no such" in live.job.exit.error
 
 
-def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+async def open_files_at_rest(forkserver):
+    """Count the fork server's and our own open files, when no shim is left and no task is busy."""
+    while proctable.children(forkserver):
+        await trio.sleep(0.01)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (forkserver, os.getpid())]
 
 
 def check_directories(directory):

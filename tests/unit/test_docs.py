@@ -57,6 +57,8 @@ def in_toml(value):
         told = attrs.asdict(made, filter=lambda field, each: each != field.default)
         inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
         return f"{{{inner}}}"
+    if isinstance(value, tuple):
+        return str(list(value))
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
 
 

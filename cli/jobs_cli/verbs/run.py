@@ -6,20 +6,26 @@ from cyclopts import Parameter
 
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
+from jobs_cli.escape import escape
 from jobs_cli.failure import OURS, REFUSED, USAGE, Failure, checking_usage
 from jobs_cli.follower import follow_job, wanted_output
 from jobs_cli.options import given, options_of
 from jobs_cli.pairs import Pairs, as_map
 from jobs_cli.session import ask
 from jobs_proto import methods
+from jobs_proto.isolation import MAX_SECRET, Isolation
 from jobs_proto.job import Limits, Spec
 
 if TYPE_CHECKING:
     SpecOptions = Any  # what a class made at run time is to a type checker
     LimitOptions = Any
+    IsolationOptions = Any
 else:
     SpecOptions = options_of(Spec, skip=frozenset({"argv", "isolation", "limits"}))
     LimitOptions = options_of(Limits, skip=frozenset())
+    IsolationOptions = options_of(Isolation, skip=frozenset({"secrets"}))
+
+Secrets = Annotated[tuple[str, ...], Parameter(metavar="NAME=FILE")]
 
 
 def run(
@@ -30,6 +36,9 @@ def run(
     priority: int = 0,
     spec: SpecOptions = None,
     limits: LimitOptions = None,
+    isolation: IsolationOptions = None,
+    secret: Secrets = (),
+    dry_run: bool = False,
     json: bool = False,
     endpoint: Endpoint = DEFAULT,
 ) -> int | None:
@@ -48,6 +57,7 @@ def run(
         jobsctl run ls -la
         jobsctl run -f --timeout 10m -- make -j4 test
         jobsctl run --memory 512M --cpus 0.5 --pids 100 -- ./build.sh
+        jobsctl run --network none --bind /srv/data:/data:ro --secret db=./password -- ./report
         jobsctl run --name nightly --label team=data --env TZ=UTC ./import.sh
         jobsctl run sh -c 'echo $HOME | tr a-z A-Z'
 
@@ -57,21 +67,34 @@ def run(
         name: a name for people, which serves as its id where no other job has it.
         label: a label for people and plugins; may be repeated.
         priority: of two waiting jobs, the one with the higher number starts first.
+        secret: a file that the job finds as /run/secrets/NAME, and nobody else does; - is standard
+            input. May be repeated.
+        dry_run: start nothing; print the steps that would set the job up.
         json: print the whole job, as `inspect --json` does, and not just its id.
     """
-    if follow and json:
-        raise Failure("--follow prints the job's output and nothing else; drop --json", USAGE)
+    if follow and (json or dry_run):
+        other = "--json" if json else "--dry-run"
+        raise Failure(f"--follow prints the job's output and nothing else; drop {other}", USAGE)
     with checking_usage():
         request = methods.Run(
-            spec=Spec(argv=command, limits=Limits(**given(limits)), **given(spec)),
+            spec=_spec(command, spec, limits, isolation, secrets := _read(secret)),
             name=name,
             labels=as_map(label, "--label"),
             priority=priority,
+            secrets=secrets,
         )
+    if dry_run:
+        plan = ask(endpoint, lambda client: client.rehearse(request.spec, secrets=secrets))
+        _write_plan(plan, json=json)
+        return None
     job = ask(
         endpoint,
         lambda client: client.run(
-            request.spec, name=request.name, labels=request.labels, priority=request.priority
+            request.spec,
+            name=request.name,
+            labels=request.labels,
+            priority=request.priority,
+            secrets=secrets,
         ),
         ours=OURS if follow else REFUSED,
     )
@@ -84,3 +107,52 @@ def run(
     else:
         output.write_lines([job.id])
     return None
+
+
+def _spec(
+    command: tuple[str, ...],
+    spec: SpecOptions,
+    limits: LimitOptions,
+    isolation: IsolationOptions,
+    secrets: dict[str, bytes],
+) -> Spec:
+    """Make the spec as the supervisor will, to find here what it would refuse.
+
+    Raises:
+        ValueError: something typed is wrong.
+    """
+    return Spec(
+        argv=command,
+        limits=Limits(**given(limits)),
+        isolation=Isolation(**given(isolation), secrets=tuple(sorted(secrets))),
+        **given(spec),
+    )
+
+
+def _read(secrets: tuple[str, ...]) -> dict[str, bytes]:
+    """Read the files of `NAME=FILE`.
+
+    Raises:
+        ValueError: one cannot be read, or is too large.
+    """
+    return {name: _content(path) for name, path in as_map(secrets, "--secret").items()}
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            content = file.read(MAX_SECRET + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read the secret {path}: {error.strerror}") from None
+    if len(content) > MAX_SECRET:
+        raise ValueError(f"the secret {path} is larger than {MAX_SECRET} bytes")
+    return content
+
+
+def _write_plan(plan: dict[str, Any], *, json: bool) -> None:
+    for note in plan["notes"]:
+        output.say(note)
+    if json:
+        output.write_json(plan["steps"])
+    else:
+        output.write_lines(escape(f"{step['by']:<7} {step['text']}") for step in plan["steps"])

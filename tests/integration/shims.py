@@ -1,0 +1,248 @@
+"""A real fork server and its shims, driven over its socket pair as a supervisor does it."""
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jobs_proto
+import jobs_shim
+from jobs_proto import files
+from jobs_proto import shim as protocol
+
+WAIT_S = 30.0
+"""How long anything may take that should take milliseconds, on a machine that is busy."""
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
+MS_REC, MS_PRIVATE, MS_SAFE = 0x4000, 0x40000, 0xE
+NOBODY = 65534
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+_ROOTS = [str(Path(package.__file__).parents[1]) for package in (jobs_proto, jobs_shim)]
+_MAIN = f"import sys; sys.path[:0] = {_ROOTS}; import jobs_shim.__main__ as m; m.main()"
+
+
+def v2_parent() -> Path:
+    """Give this process's own cgroup in the v2 tree, on a hybrid or a unified host."""
+    unified = Path("/sys/fs/cgroup/unified")
+    root = unified if (unified / "cgroup.procs").exists() else Path("/sys/fs/cgroup")
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next(line for line in lines if line.startswith("0::"))
+    return root / own.removeprefix("0::").strip("/")
+
+
+def children(pid: int) -> list[int]:
+    """Give the children of a process."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Give a process's open descriptors and what they are."""
+    folder = Path(f"/proc/{pid}/fd")
+    return {int(entry.name): str(entry.readlink()) for entry in folder.iterdir()}
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(pid: int) -> bool:
+    """Wait until a process has ended; False if it does not in time."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], WAIT_S)[0])
+    finally:
+        os.close(fd)
+
+
+class Job:
+    """One launch, from the supervisor's side.
+
+    Attributes:
+        directory: the job's.
+        cgroup: its v2 cgroup, or None.
+        connection: to its shim.
+    """
+
+    def __init__(self, directory: Path, cgroup: Path | None, connection: socket.socket) -> None:
+        self.directory = directory
+        self.cgroup = cgroup
+        self.connection = connection
+        connection.settimeout(WAIT_S)
+
+    def tell(self, kind: str, **body: object) -> None:
+        """Send the shim a packet."""
+        self.connection.send(protocol.pack(kind, body))
+
+    def hear(self) -> tuple[str, dict]:
+        """Give the next packet; ("", {}) at the end."""
+        packet = self.connection.recv(protocol.MAX_PACKET)
+        return protocol.unpack(packet) if packet else ("", {})
+
+    def expect(self, kind: str) -> dict:
+        """Give the body of the next packet, which must be of this kind."""
+        got, body = self.hear()
+        assert got == kind, (got, body, self.shim_error())
+        return body
+
+    def end(self) -> dict:
+        """Wait for the exit record; then for the shim's end, and that it left what it should."""
+        while True:
+            kind, body = self.hear()
+            assert kind, f"the shim ended without an exit record: {self.shim_error()}"
+            if kind == protocol.EXITED:
+                break
+        assert self.hear() == ("", {})
+        assert files.decode((self.directory / files.EXIT).read_bytes()) == body
+        assert not (self.directory / files.SOCKET).exists()
+        assert not self.shim_error()
+        assert self.cgroup is None or not self.cgroup.exists()
+        return body
+
+    def kill(self, number: int = 9, grace_s: float = 0.0) -> None:
+        """Ask for the job's end."""
+        self.tell(protocol.KILL, signal=number, grace_s=grace_s, by="tester")
+
+    @property
+    def output(self) -> bytes:
+        """All of its output."""
+        return (self.directory / files.OUTPUT).read_bytes()
+
+    @property
+    def chunks(self) -> list[tuple[int, int, int, int]]:
+        """The index: (end offset, time in ns, kind, 0) each."""
+        return list(files.CHUNK.iter_unpack((self.directory / files.INDEX).read_bytes()))
+
+    @property
+    def shim(self) -> int:
+        """The shim's pid, by the job's identity."""
+        record = files.decode((self.directory / files.IDENTITY).read_bytes())
+        assert isinstance(record, dict)
+        return record["pid"]
+
+    def shim_error(self) -> str:
+        """Give the traceback that a failing shim leaves."""
+        path = self.directory / files.SHIM_ERROR
+        return path.read_text() if path.exists() else ""
+
+    def reattach(self, reattached: contextlib.ExitStack) -> "Job":
+        """Connect as a supervisor does that has come back."""
+        connection = reattached.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        fd = os.open(self.directory, os.O_PATH)
+        connection.connect(f"/proc/self/fd/{fd}/{files.SOCKET}")
+        os.close(fd)
+        return Job(self.directory, self.cgroup, connection)
+
+
+class ForkServer:
+    """A fork server; its jobs have namespaces and a cgroup if `isolated`, which needs root."""
+
+    def __init__(self, folder: Path, *, isolated: bool) -> None:
+        self.folder = folder
+        self.isolated = isolated
+        self.jobs: list[Job] = []
+        self.cgroup = v2_parent() / f"jobs-test-{os.getpid()}" if isolated else None
+        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.settimeout(WAIT_S)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-X", "utf8", "-c", _MAIN],
+                stdin=theirs,
+                env={"LD_BIND_NOW": "1", "TMPDIR": str(folder)},
+            )
+        kind, self.hello = protocol.unpack(self.connection.recv(protocol.MAX_PACKET))
+        assert kind == protocol.HELLO
+
+    def launch(self, argv, *, directory=None, **changes) -> Job:
+        """Have a job launched.
+
+        Args:
+            argv: the command; None: no exec step, but the steps in `leader`.
+            directory: the job's; a new one if None.
+            changes: keys of the plan that differ; `cwd`, `before`: of the leader's steps.
+        """
+        if directory is None:
+            directory = self.folder / f"job-{len(self.jobs)}"
+            directory.mkdir(0o700)
+        cgroup = self.cgroup / directory.name if self.cgroup else None
+        plan = self._plan(argv, cgroup, **changes)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create("plan")
+        os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=2i", its.fileno(), memory))]
+        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+        self.connection.sendmsg([packet], rights)
+        os.close(memory)
+        its.close()
+        job = Job(directory, cgroup, ours)
+        self.jobs.append(job)
+        return job
+
+    def _plan(self, argv, place, *, plan=None, cwd="/", before=(), env=None, **changes):
+        if plan is not None:
+            return plan
+        mounts = [
+            ["unshare", CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS],
+            ["mount", "none", "/", "", MS_REC | MS_PRIVATE, ""],
+            ["mount", "proc", "/proc", "proc", MS_SAFE, ""],
+        ]
+        directories = [["unified", str(place), []]]
+        return {
+            "job": "a-job",
+            "boot": files.boot_id(),
+            "cgroup": {"unified": False, "directories": directories} if place else None,
+            "own_pids": self.isolated,
+            "timeout_s": None,
+            "grace_s": 5.0,
+            "shim": [["unshare", CLONE_NEWPID]] if self.isolated else [],
+            "init": mounts if self.isolated else [],
+            "leader": [
+                *([["user", NOBODY, NOBODY, [NOBODY]]] if self.isolated else []),
+                *before,
+                ["chdir", cwd],
+                ["exec", list(argv or ()), {"PATH": PATH, **(env or {})}],
+            ],
+            **changes,
+        }
+
+    def close(self) -> None:
+        """End the server and whatever jobs still run; look for what they left."""
+        for job in self.jobs:
+            with contextlib.suppress(OSError):
+                job.kill()
+        for job in self.jobs:
+            with contextlib.suppress(OSError):
+                while job.hear()[0]:
+                    pass
+            job.connection.close()
+        self.connection.close()
+        assert self.process.wait(WAIT_S) == 0
+        if self.cgroup is not None and self.cgroup.exists():
+            left = [entry for entry in self.cgroup.iterdir() if entry.is_dir()]
+            for entry in left:
+                (entry / "cgroup.kill").write_text("1")
+                _remove(entry)
+            _remove(self.cgroup)
+
+
+def _remove(cgroup: Path) -> None:
+    end = time.monotonic() + WAIT_S
+    with (cgroup / "cgroup.events").open("rb", buffering=0) as events:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        while b"populated 0" not in os.pread(events.fileno(), 512, 0):
+            assert time.monotonic() < end
+            poll.poll(1000)
+    cgroup.rmdir()
