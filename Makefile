@@ -8,18 +8,23 @@ STAMP  := $(VENV)/.installed
 WHEEL_VENV := build/wheel-venv
 
 # What some tests use beyond Debian's base system; a test without its program says that it skips.
-TEST_PACKAGES := busybox-static fish gcc libc6-dev libseccomp2 python3 stress-ng zsh
+TEST_PACKAGES := busybox-static fish gcc libc6-dev libfaketime libseccomp2 python3 stress-ng zsh
+
+# Of the fault suite: how many, and the seed of the first.
+SCHEDULES ?= 20
+SEED ?= 1
 
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest test-v2 wheel venv test-packages clean
+.PHONY: help demo test lint pytest test-faults test-v2 wheel venv test-packages clean
 
 help:
 	@echo 'make demo           see it work: about half a minute, leaves nothing behind'
 	@echo 'make test           linters, types, layers, the built wheel, every test'
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
+	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
@@ -63,6 +68,13 @@ lint: $(STAMP)
 pytest: $(STAMP)
 	@[ "$$(id -u)" = 0 ] || echo 'not root: tests that need it are skipped, each with its reason'
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(STAMP)
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo 'not root: the fault suite needs cgroups and processes of other users; run it as root'; \
+	else \
+	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED); \
+	fi
 
 test-v2:
 	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)

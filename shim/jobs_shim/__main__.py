@@ -15,6 +15,7 @@ import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
+from jobs_proto.failpoint import concerning, failpoint
 from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
@@ -34,7 +35,11 @@ def main() -> None:
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
     hello = {"protocol": protocol.PROTOCOL, "pid": os.getpid(), "mode": mode, "why": why}
-    supervisor.send(protocol.pack(protocol.HELLO, hello))
+    failpoint("forkserver.before-hello")
+    try:
+        supervisor.send(protocol.pack(protocol.HELLO, hello))
+    except OSError:
+        sys.exit()  # it went while we were getting ready
     del hello, mode, why
     serve(supervisor)
     os._exit(0)  # there is nothing to tidy up
@@ -77,6 +82,7 @@ def serve(supervisor: socket.socket) -> None:
         if not packet:
             return
         connection, plan = unpack(ancillary[0][2])
+        failpoint("forkserver.asked")
         try:
             pid = fork()
         except OSError as error:
@@ -86,6 +92,7 @@ def serve(supervisor: socket.socket) -> None:
         if pid == 0:
             close(supervisor.detach())
             be_shim(packet, connection, plan)
+        failpoint("forkserver.forked")
         close(connection)
         close(plan)
 
@@ -96,6 +103,7 @@ def be_shim(packet: bytes, connection: int, plan: int) -> None:
     try:
         job = shim.prepare(packet, connection, plan)
         directory = job.directory
+        concerning(str(job.plan["job"]))
         job.run()
     except BaseException as error:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job

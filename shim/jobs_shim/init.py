@@ -21,6 +21,7 @@ receives even what would be ignored, as long as it is blocked (signal(7), pid_na
 
 import os
 
+from jobs_proto.failpoint import failpoint
 from jobs_proto.files import encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
@@ -65,8 +66,10 @@ def run(
     for fd in shims:
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    failpoint("init.forked")
     if os.read(channel, 1) != GO:
         return
+    failpoint("init.told")
     os.set_blocking(channel, False)
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
@@ -76,12 +79,15 @@ def run(
         report(start, error)
         return
     os.close(start)
+    failpoint("init.leader-forked")
     for fd in (1, 2):
         os.dup2(0, fd)  # its output ends when the job does, not when we do
     status = _serve(channel, leader)
+    failpoint("init.leader-ended")
     if status is not None:
         try:
             os.write(channel, b"%d" % status)
+            failpoint("init.reported")
         except OSError:
             pass  # the shim is gone; what is below is all the more for us to do
     if not own_pids:

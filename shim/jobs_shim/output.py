@@ -10,6 +10,7 @@ import os
 import sys
 import time
 
+from jobs_proto.failpoint import failpoint
 from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
 
 PORTION = 1 << 20
@@ -74,6 +75,7 @@ class Output:
             kind |= GAP
             count = self._drop(pipe)
         if count > 0:
+            failpoint("shim.output-kept")
             self._record(count, stream, kind)
         return count
 

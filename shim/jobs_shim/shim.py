@@ -22,6 +22,7 @@ import time
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
+from jobs_proto.failpoint import failpoint
 from jobs_shim import init, syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.lean import signal, socket
@@ -113,7 +114,9 @@ class Shim:
 
     def run(self) -> None:
         """Launch the job, see it to its end and leave the exit record."""
+        failpoint("shim.forked")
         self.fork_init()
+        failpoint("shim.init-forked")
         try:
             self.claim()
         except (LaunchRefusedError, OSError) as error:
@@ -175,6 +178,7 @@ class Shim:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LaunchRefusedError("another shim holds this job") from None
+        failpoint("shim.locked")
         if os.access(f"{self.directory}/{files.IDENTITY}", os.F_OK):
             raise LaunchRefusedError("this job was launched before")
         self.output = Output(self.directory)
@@ -188,7 +192,9 @@ class Shim:
             "start": files.start_time(pid),
             "protocol": protocol.PROTOCOL,
         }
+        failpoint("shim.before-identity")
         identity.write(files.encode(record), sync=False)
+        failpoint("shim.identified")
 
     def listen(self) -> None:
         """Make `shim.sock`, where a supervisor that comes back connects."""
@@ -225,7 +231,9 @@ class Shim:
         self.on(self.init_fd, self.init_ended)
         try:
             self.cgroup.create()
+            failpoint("shim.cgroup-made")
             os.write(self.channel, init.GO)
+            failpoint("shim.init-told")
         except OSError as error:
             self.failed = ["cgroup", error.errno, error.filename]
             self.off(self.channel)
@@ -251,6 +259,7 @@ class Shim:
             )  # whoever has seen output of a job has been told that it started
         if self.output.take(pipe, self.pipes[pipe]) == 0:
             self.off(pipe)
+        failpoint("shim.output-indexed")
         self.tell_grown()
 
     def hear_start(self, _fd: int, _events: int) -> None:
@@ -281,6 +290,7 @@ class Shim:
         timeout_s = self.plan["timeout_s"]
         if timeout_s is not None:
             self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
+        failpoint("shim.started")
         self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
         if self.pending is not None:
             self.signal(self.pending)
@@ -299,6 +309,7 @@ class Shim:
     def init_ended(self, fd: int, _events: int) -> None:
         """Init is gone, and in a pid namespace all of the job with it."""
         self.off(fd)
+        failpoint("shim.init-ended")
         try:  # its last words are there by now, whatever poll has told us of
             while self.channel in self.handlers:
                 self.hear_init(self.channel, 0)
@@ -333,6 +344,7 @@ class Shim:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self.deadline = None
             self.timed_out = True
+            failpoint("shim.deadline")
             self.begin_kill(signal.SIGTERM, self.plan["grace_s"])  # type: ignore[arg-type]
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.kill_at = None
@@ -370,6 +382,7 @@ class Shim:
     def kill_everything(self) -> None:
         """SIGKILL to every process of the job, at once."""
         self.killed = True
+        failpoint("shim.before-kill")
         if self.started_ns is not None and self.cgroup.kill():
             return  # the leader is in the cgroup; init reports its end
         if self.own_pids:
@@ -380,24 +393,32 @@ class Shim:
     def finish(self) -> None:
         """The job is over: prove it, take the rest of its output, write it down, tell."""
         self.cgroup.kill()
+        failpoint("shim.killed")
         if not self.own_pids:
             init.end_descendants()  # what an init that was itself killed has left to us
         empty = self.cgroup.wait_empty()
+        failpoint("shim.empty")
         self.output.drain(self.pipes)
+        failpoint("shim.drained")
         try:
             self.used = self.usage()
         except (OSError, ValueError):
             pass  # a kernel that counts in another form; the job has ended all the same
         if empty:
             self.cgroup.remove()
+        failpoint("shim.cgroup-removed")
         self.output.sync()
         record = self.record()
+        failpoint("shim.before-exit")
         self.exit.write(files.encode(record), sync=True)
+        failpoint("shim.exit-written")
         try:
             os.unlink(f"{self.directory}/{files.SOCKET}")
         except FileNotFoundError:
             pass
+        failpoint("shim.socket-removed")
         self.tell_all(protocol.EXITED, record)
+        failpoint("shim.told")
 
     def record(self) -> dict[str, object]:
         """Make the exit record."""
@@ -509,11 +530,14 @@ class Shim:
                 raise ValueError("no such grace period")
             if self.killed_by is None:
                 self.killed_by = by
+            failpoint("shim.kill-heard")
             self.begin_kill(number, grace_s)
+            failpoint("shim.kill-begun")
         elif kind == protocol.SIGNAL:
             self.signal(signal_of(body))
         elif kind == protocol.FREEZE:
             self.freeze(frozen=bool(body["frozen"]))
+            failpoint("shim.frozen")
             self.tell_all(protocol.FROZEN, {"frozen": self.frozen})
         elif kind == protocol.USAGE:
             answer = {"usage": self.usage(), "output": self.output.counts()}

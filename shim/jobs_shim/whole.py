@@ -2,6 +2,8 @@
 
 import os
 
+from jobs_proto.failpoint import failpoint
+
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 RESERVED = 8192
@@ -43,7 +45,9 @@ class WholeFile:
             os.fsync(self._fd)
         os.close(self._fd)
         path = f"{self._directory}/{self._name}"
+        failpoint("shim.before-rename")
         os.rename(f"{path}.new", path)
+        failpoint("shim.renamed")
         if sync:
             fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.fsync(fd)

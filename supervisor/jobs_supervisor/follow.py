@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
+from jobs_proto.failpoint import failpoint
 from jobs_proto.files import STREAM_NAMES
 from jobs_proto.job import timestamp
 from jobs_proto.methods import Follow
@@ -49,6 +50,7 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     # What was sent is what is counted: the index may have grown since.
     total = live.total if exited else min(reader.offset, indexed(directory))
     exit_ = job["exit"] if exited else None
+    failpoint("follow.before-end")
     await sink.notify("end", {"total": total, "exit": exit_, "job": job})
 
 
@@ -62,6 +64,7 @@ async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) 
         )
         return
     data = await reader.data(piece)
+    failpoint("follow.before-chunk")
     if data:
         await sink.chunk(piece.start, name, timestamp(piece.time_ns), data)
     missing = piece.start + len(data)

@@ -15,11 +15,15 @@ import trio
 
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
+from jobs_proto.failpoint import environment, failpoint
 
 HELLO_S = 20.0
 """How long it may take to import its modules and find out what the host gives."""
 
 RESTART_S = 0.2
+
+FIRST_TRIES = 3
+"""How often it may fail before it has ever served; then this host cannot run jobs."""
 
 log = structlog.get_logger()
 
@@ -50,16 +54,18 @@ class ForkServer:
             cgroup: where it, and so every shim, belongs; None: where we are.
             task_status: of trio.
         """
+        failures = 0
         while True:
             try:
                 await self._serve(cgroup, task_status)
+                task_status = trio.TASK_STATUS_IGNORED
             except (OSError, ValueError, trio.TooSlowError) as error:
-                if not self.mode:
+                failures += 1
+                if not self.mode and failures == FIRST_TRIES:
                     raise JobsError(
                         "internal", f"the fork server does not start: {error}"
                     ) from error
-                log.exception("the fork server failed")
-            task_status = trio.TASK_STATUS_IGNORED
+                log.error("the fork server failed", why=str(error))  # noqa: TRY400  # it says all
             log.warning("the fork server ended; starting another", pid=self.pid)
             await trio.sleep(RESTART_S)
 
@@ -69,13 +75,16 @@ class ForkServer:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-I", "-X", "utf8", "-m", "jobs_shim"],
                 stdin=its.fileno(),
-                env={"LD_BIND_NOW": "1"},  # a symbol bound after the fork is a page of one's own
+                # LD_BIND_NOW: a symbol bound after the fork is a page of one's own
+                env={"LD_BIND_NOW": "1", **environment()},
             )
         self.pid = process.pid
         connection = trio.socket.from_stdlib_socket(ours)
         try:
             with trio.fail_after(HELLO_S):
                 packet = await connection.recv(protocol.MAX_PACKET)
+            if not packet:
+                raise ConnectionResetError("it ended before it was ready")
             if cgroup is not None:
                 (cgroup / "cgroup.procs").write_text(str(process.pid))
             _kind, hello = protocol.unpack(packet)
@@ -85,7 +94,8 @@ class ForkServer:
             task_status.started()
             await process.wait()
         finally:
-            self._ready = trio.Event()
+            if self._ready.is_set():  # else there are launches that wait for this very event
+                self._ready = trio.Event()
             self._socket = None
             connection.close()  # it ends by itself at the end of its connection
             with trio.CancelScope(shield=True):
@@ -110,6 +120,7 @@ class ForkServer:
             os.lseek(memory, 0, os.SEEK_SET)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
             packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+            failpoint("launch.before-ask", directory.name)
             await self._socket.sendmsg([packet], [rights])
         except BaseException:
             ours.close()

@@ -7,7 +7,8 @@ server), it judges again. So a first launch, a restart of the supervisor and the
 are one piece of code, and are tried by every job.
 
 What a client was told is on the disk before it was told: the record at `run`, the kill at `kill`.
-The record of a job's end may be told at once, since the shim's exit record is on the disk.
+The record of a job's end may be told at once, since the shim's exit record is on the disk; an end
+that no exit record tells (it was lost, or never launched) is on the disk first, too.
 """
 
 import time
@@ -24,6 +25,7 @@ from attrs import evolve
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
+from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, Output, Spec, timestamp
 from jobs_proto.methods import Run
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
@@ -38,7 +40,7 @@ from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
-from jobs_supervisor.recover import Verdict, exit_record, judge
+from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Record, Store, Write
 from jobs_supervisor.users import User, user_of
@@ -107,17 +109,18 @@ class Jobs:
 
     # -- taking on ---------------------------------------------------------------------------
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Take up every job that had not ended, from the records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        await self._retention.tidy()
         for record in self.store.unfinished():
+            failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
                 self._queue.push(live)
             else:
                 self._begin(live)
-        self._retention.tidy()
         self._admit()
 
     async def submit(self, owner: str, request: Run) -> Job:
@@ -160,10 +163,12 @@ class Jobs:
         self.live[live.job.id] = live
         if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
+        failpoint("launch.before-record", live.job.id)
         write = self.store.offer(live.record)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
         self._nursery.start_soon(self._take_up, live, write, key, launch)
         await write.done.wait()
+        failpoint("launch.before-answer", live.job.id)
         if write.error is not None:
             raise JobsError(
                 "resource_exhausted",
@@ -186,7 +191,7 @@ class Jobs:
             self._running[live.job.owner] -= launch
         elif launch:
             await self._own(live)
-        elif not live.exited:  # else it was killed before it came to wait
+        elif live.record.killing is None and not live.exited:  # it was killed before it could wait
             self._queue.push(live)
         self._admit()
 
@@ -297,7 +302,9 @@ class Jobs:
             self._nursery.start_soon(self._launch_from_queue, live)
 
     async def _launch_from_queue(self, live: LiveJob) -> None:
+        failpoint("queue.admitted", live.job.id)
         await self._put(live)
+        failpoint("queue.recorded", live.job.id)
         await self._own(live)
 
     def _begin(self, live: LiveJob) -> None:
@@ -318,7 +325,10 @@ class Jobs:
                     launches += 1
                     await self._launch(live, directory, launches)
                 elif verdict is Verdict.ALIVE:
-                    await self._tend(live, await connect(directory))
+                    failpoint("reattach.before-connect", live.job.id)
+                    link = await connect(directory)
+                    failpoint("reattach.connected", live.job.id)
+                    await self._tend(live, link)
                 elif verdict is Verdict.FINISHED:
                     self._finish(live, outcome.finished(live.job, exit_record(directory)))
                 else:
@@ -334,22 +344,25 @@ class Jobs:
     async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
         """Ask for a launch and see the job to its end, if a shim comes of it."""
         if live.record.boot != self._boot:
-            self._lose(live, directory, "the host went down while it was being started")
+            await self._lose(live, directory, "the host went down while it was being started")
             return
         if attempt > LAUNCHES:
             why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
-            self._finish(live, job)
+            await self._conclude(live, job)
             return
+        failpoint("launch.before-directory", live.job.id)
         directory.mkdir(mode=0o700, exist_ok=True)
+        failpoint("launch.directory-made", live.job.id)
         try:
             user = await self._user(live.job.spec)
         except JobsError as error:  # the user was removed while the job was waiting, for example
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=error.message)
-            self._finish(live, job)
+            await self._conclude(live, job)
             return
         plan = self._plan(live.job, user, live.record.cgroup)
         sock = await self._forkserver.launch(directory, files.encode(plan))
+        failpoint("launch.asked", live.job.id)
         await self._tend(live, ShimLink(sock))
 
     async def _tend(self, live: LiveJob, link: ShimLink) -> None:
@@ -357,6 +370,7 @@ class Jobs:
         live.attach(link)
         try:
             if live.record.killing is not None:
+                failpoint("kill.before-repeat", live.job.id)
                 await link.send(protocol.KILL, dict(live.record.killing))
             while (packet := await link.receive()) is not None:
                 self._hear(live, *packet)
@@ -384,26 +398,40 @@ class Jobs:
 
     def _started(self, live: LiveJob, pid: object, time_ns: object) -> None:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
+            failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
             self.store.post(live.record)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
+            failpoint("pause.done", live.job.id)
             live.apply(event)
             self.store.post(live.record)
 
     # -- the end -----------------------------------------------------------------------------
 
+    async def _conclude(self, live: LiveJob, job: Job) -> None:
+        """The job has ended, and no exit record says how: write it down before anybody is told."""
+        directory = self.directory(job.id)
+        sweep(directory)  # before the record: nobody looks here after it
+        if job.spec.isolation.secrets:
+            secrets.forget(directory)
+        await self.store.put(evolve(live.record, job=job, killing=None))
+        self._finish(live, job)
+
     def _finish(self, live: LiveJob, job: Job) -> None:
         """The job has ended: tell, write down, make room. A second report of it changes nothing."""
         if live.exited:
             return
+        failpoint("exit.known", job.id)
         live.record = evolve(live.record, job=job, killing=None)
         live.total = max(live.total, job.output.total)
         live.wake()
         if live.job.spec.isolation.secrets:
             secrets.forget(self.directory(live.job.id))
+        sweep(self.directory(job.id))
+        failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
         self._nursery.start_soon(self._forget, live, self.store.post(live.record))
         self._running[live.job.owner] -= 1
@@ -412,25 +440,30 @@ class Jobs:
     async def _forget(self, live: LiveJob, write: Write) -> None:
         """Keep it in memory until the disk has it."""
         await write.done.wait()
+        failpoint("exit.recorded", live.job.id)
         self.live.pop(live.job.id, None)
 
     async def _bury(self, live: LiveJob, directory: Path) -> None:
         """Its shim died without a record: see that nothing of it is left, then say so."""
+        failpoint("lost.before-kill", live.job.id)
         if live.record.cgroup is not None:
             cgroup = Cgroup(live.record.cgroup)
             cgroup.kill()
+            failpoint("lost.killed", live.job.id)
             if not await trio.to_thread.run_sync(cgroup.wait_empty):
                 raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
             cgroup.remove()
-        self._lose(live, directory, "its shim was killed, and the job with it")
+        failpoint("lost.removed", live.job.id)
+        await self._lose(live, directory, "its shim was killed, and the job with it")
 
-    def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
+    async def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
         log.warning("a job is lost", job=live.job.id, why=why)
         try:
             total = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
             total = 0
-        self._finish(live, outcome.lost(live.job, why, time.time_ns(), Output(total=total)))
+        lost = outcome.lost(live.job, why, time.time_ns(), Output(total=total))
+        await self._conclude(live, lost)
 
     # -- what clients ask --------------------------------------------------------------------
 
@@ -438,17 +471,31 @@ class Jobs:
         """Have the job killed: on the disk first, so that a restart does not forget it."""
         if live.exited:
             return
-        if live.job.phase is Phase.QUEUED:
-            self._queue.remove(live)
-            self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
-            self._finish(live, outcome.never_started(live.job, time.time_ns(), by=by, error=None))
-            return
+        failpoint("kill.before-record", live.job.id)
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
+        if live.job.phase is Phase.QUEUED:
+            await self._kill_queued(live, kill)
+            return
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
         await self._put(live)
+        failpoint("kill.recorded", live.job.id)
         if live.link is not None:
             await live.link.send(protocol.KILL, dict(kill))
+        failpoint("kill.sent", live.job.id)
+
+    async def _kill_queued(self, live: LiveJob, kill: dict[str, str | int | float]) -> None:
+        if live.record.killing is not None:  # somebody was quicker
+            await live.until_exited()
+            return
+        live.record = evolve(live.record, killing=kill)
+        self._queue.remove(live)
+        self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
+        by = str(kill["by"])
+        ended = outcome.never_started(live.job, time.time_ns(), by=by, error=None)
+        # In a task of the supervisor's: a client that goes away now must not strand the job.
+        self._nursery.start_soon(self._conclude, live, ended)
+        await live.until_exited()
 
     async def signal(self, live: LiveJob, number: int) -> None:
         """Deliver one signal to the leader's process group.
@@ -483,7 +530,9 @@ class Jobs:
             raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
         if live.link is None:
             raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        failpoint("pause.before-send", live.job.id)
         await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        failpoint("pause.sent", live.job.id)
         with trio.move_on_after(SHIM_ANSWER_S):
             while live.job.phase is not wanted and not live.exited:
                 await live.changed()

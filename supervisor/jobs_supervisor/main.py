@@ -160,7 +160,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 walls=walls,
                 nursery=nursery,
             )
-            jobs.restore()
+            await jobs.restore()
             nursery.start_soon(retention.run)
             dispatcher = Dispatcher(
                 manager=manager,

@@ -11,6 +11,7 @@ OSError but "there is no such file" leaves this function, and nothing is decided
 
 import fcntl
 import os
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def _lock_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a shim that was killed has left half done; its job must have ended."""
+    for name in (files.SOCKET, f"{files.IDENTITY}.new", f"{files.EXIT}.new"):
+        with suppress(OSError):  # it takes a few bytes, and says nothing: not worth a failure
+            (directory / name).unlink()
 
 
 def exit_record(directory: Path) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
 `trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
-start was meant to go. What lies among the jobs without a record was not: it is moved into
-`quarantine`, counted, and left for a person to look at.
+start was meant to go, with its record. What lies among the jobs without a record was not: it is
+moved into `quarantine`, counted, and left for a person to look at.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from jobs_proto.failpoint import failpoint
 from jobs_supervisor import secrets
 from jobs_supervisor.config import RetentionSettings
 from jobs_supervisor.recover import Verdict, judge
@@ -45,10 +46,12 @@ class Retention:
         self._quarantine = state_dir / "quarantine"
         self._store = store
 
-    def tidy(self) -> None:
-        """Finish what a crash interrupted; call at start, when all records are known."""
-        shutil.rmtree(self._trash, ignore_errors=True)
+    async def tidy(self) -> None:
+        """Finish what a crash interrupted; call at start, before anybody can ask for a job."""
         self._trash.mkdir(mode=0o700, exist_ok=True)
+        interrupted = [directory.name for directory in self._trash.iterdir()]
+        await self._store.delete(interrupted)  # else they would seem to have had no output
+        await trio.to_thread.run_sync(self._empty, interrupted)
         known = self._store.ids()
         for directory in self._jobs.iterdir():
             if directory.name not in known:
@@ -83,7 +86,9 @@ class Retention:
             with suppress(FileNotFoundError):
                 (self._jobs / job_id).rename(self._trash / job_id)
         if ids:
+            failpoint("remove.trashed")
             await self._store.delete(ids)
+            failpoint("remove.forgotten")
             await trio.to_thread.run_sync(self._empty, ids)
 
     def _empty(self, ids: list[str]) -> None:

@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 
 from jobs_proto import files
 from jobs_proto.errors import JobsError
+from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job
 from jobs_proto.phases import Phase
 from jobs_proto.wire import structure, unstructure
@@ -201,7 +202,9 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             for statement, values in rows:
                 self._writer.execute(statement, values)
+            failpoint("store.before-commit")
             self._writer.execute("COMMIT")
+            failpoint("store.committed")
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

@@ -1,0 +1,275 @@
+"""Judges a history. It knows what was asked, what was answered and what was killed; nothing of how.
+
+Each check gives sentences; none means that all is as it was promised.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from history import Followed, History, Told
+
+from jobs_proto.job import Job
+from jobs_rpc import Chunk, Gap
+
+UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
+"""Where a shim can die and its job is not lost: there is no identity yet, it is launched again."""
+
+
+def violations(history: History) -> list[str]:
+    """Give everything that must not be."""
+    if history.cut_short:
+        return [*history.faults, *_at_most_once(history)]
+    found = [*history.faults, *_at_most_once(history), *_known(history)]
+    for told in history.told.values():
+        if told.refused is not None:
+            found += _refusal(history, told)
+        elif told.job is not None:
+            found += [f"{_name(told)}: {fault}" for fault in _job(history, told)]
+    return found
+
+
+def _name(told: Told) -> str:
+    return f"{told.work.key} ({told.work.kind}, {told.job.id if told.job else 'never taken on'})"
+
+
+# -- all jobs ------------------------------------------------------------------------------------
+
+
+def _at_most_once(history: History) -> Iterator[str]:
+    for (key, job), times in Counter((key, job) for key, job, _ in history.executed).items():
+        if times > 1:
+            yield f"{key}: job {job} was executed {times} times"
+    for key, times in Counter(key for key, _, _ in history.executed).items():
+        if len({job for other, job, _ in history.executed if other == key}) > 1:
+            yield f"{key}: one request was executed as {times} jobs"
+
+
+def _known(history: History) -> Iterator[str]:
+    listed = {job.id: job for job in history.listed}
+    for job, times in Counter(job.id for job in history.listed).items():
+        if times > 1:
+            yield f"job {job} is listed {times} times"
+    for key, job, _pid in history.executed:
+        if job not in listed and not (key in history.told and history.told[key].removed):
+            yield f"{key}: job {job} was executed, and there is no record of it"
+    for told in history.told.values():
+        if told.job is not None and told.removed == (told.job.id in listed):
+            yield f"{_name(told)}: removed: {told.removed}, listed: {told.removed}"
+    for job in history.listed:
+        if job.phase != "exited":
+            yield f"job {job.id} is {job.phase} after everything had ended"
+
+
+def _refusal(history: History, told: Told) -> Iterator[str]:
+    if told.refused.code not in {"unavailable", *history.refusals_allowed}:
+        yield f"{_name(told)}: refused: {told.refused}"
+    if told.refused.code != "unavailable" and any(
+        key == told.work.key for key, _, _ in history.executed
+    ):
+        yield f"{_name(told)}: it was refused, and executed all the same"
+
+
+# -- one job -------------------------------------------------------------------------------------
+
+
+def _job(history: History, told: Told) -> Iterator[str]:
+    job = told.final
+    if job is None:
+        yield "it cannot be inspected at the end"
+        return
+    yield from _answers(told, job)
+    yield from _outcome(history, told, job)
+    yield from _evidence(history, told, job)
+    yield from _output(history, told, job)
+
+
+def _answers(told: Told, job: Job) -> Iterator[str]:
+    for call in told.calls:
+        if not isinstance(call.answer, Job):
+            continue
+        if call.answer.id != job.id:
+            yield f"{call.what} answered with job {call.answer.id}"
+        if call.answer.phase == "exited" and call.answer != job:
+            yield f"its end changed after {call.what} had answered with it: {call.answer} → {job}"
+        if call.what == "wait" and call.answer.phase != "exited":
+            yield f"wait answered while it was {call.answer.phase}"
+        if call.what == "kill" and call.answer.phase not in ("stopping", "exited"):
+            yield f"kill answered while it was {call.answer.phase}"
+
+
+def _outcome(history: History, told: Told, job: Job) -> Iterator[str]:
+    check = _OUTCOMES.get(job.outcome, _no_outcome)
+    yield from check(told, job, _killed(history, job))
+
+
+def _killed(history: History, job: Job) -> set[str]:
+    """Give the roles of those of a job's processes whose death must be its end."""
+    return {
+        kill.role
+        for kill in history.kills
+        if kill.job == job.id and kill.role in ("shim", "init") and kill.point not in UNLAUNCHED
+    }
+
+
+def _no_outcome(_told: Told, job: Job, _killed: set[str]) -> Iterator[str]:
+    yield f"its outcome is {job.outcome}"
+
+
+def _own_end(told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if job.exit.code is None:
+        if "init" not in killed:
+            yield f"signal {job.exit.signal} ended it, and nobody has sent one"
+        return
+    if job.exit.code != told.work.code:
+        yield f"its exit code is {job.exit.code}, and it can only be {told.work.code}"
+    if (job.exit.code == 0) != (job.outcome == "completed"):
+        yield f"it {job.outcome} with {job.exit.code}"
+
+
+def _stopped(told: Told, job: Job, _killed: set[str]) -> Iterator[str]:
+    if not told.asked("kill"):
+        yield "it was stopped, and nobody had asked for that"
+    if job.exit.killed_by != told.owner:
+        yield f"it was stopped by {job.exit.killed_by}, and only {told.owner} asked"
+
+
+def _timed_out(told: Told, _job: Job, _killed: set[str]) -> Iterator[str]:
+    if told.work.timeout_s is None:
+        yield "it timed out, and had no timeout"
+
+
+def _lost(_told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if not killed:
+        yield f"it was lost, and nobody had killed its shim or init: {job.exit.error}"
+
+
+def _start_failed(told: Told, job: Job, killed: set[str]) -> Iterator[str]:
+    if told.work.starts and "init" not in killed:
+        yield f"it could not be started: {job.exit.error}"
+
+
+_OUTCOMES = {
+    "completed": _own_end,
+    "failed": _own_end,
+    "stopped": _stopped,
+    "timed_out": _timed_out,
+    "lost": _lost,
+    "start_failed": _start_failed,
+}
+
+
+def _evidence(history: History, told: Told, job: Job) -> Iterator[str]:
+    times = sum(key == told.work.key for key, _, _ in history.executed)
+    if not times and job.exit.code is not None and job.outcome != "start_failed":
+        yield f"it {job.outcome} with {job.exit.code}, and was never executed"
+    if times and job.outcome == "start_failed":
+        yield "it could not be started, and was executed all the same"
+    if times and job.started_at is None and job.outcome != "lost":
+        yield "it was executed, and has no start time"
+
+
+# -- output --------------------------------------------------------------------------------------
+
+
+def _output(history: History, told: Told, job: Job) -> Iterator[str]:
+    whole = told.follows[-1]  # begun after the end, from the start
+    for number, followed in enumerate(told.follows):
+        yield from (f"follow {number}: {fault}" for fault in _sequence(followed))
+        if followed.end is not None and followed.end.job != job:
+            yield f"follow {number}: it ended with {followed.end.job}, and the job is {job}"
+        yield from (f"follow {number}: {fault}" for fault in _same(followed, whole))
+    if whole.end is None:
+        return
+    if whole.end.total != job.output.total:
+        yield f"follow gave {whole.end.total} bytes, and the job has {job.output.total}"
+    gaps = [item for item in whole.items if isinstance(item, Gap)]
+    if gaps and not history.gaps_allowed:
+        yield f"its output has gaps: {gaps}"
+    if not gaps:
+        yield from _bytes(told, job, whole)
+
+
+def _sequence(followed: Followed) -> Iterator[str]:
+    """Every byte once, in order, and then the end."""
+    if followed.error is not None:
+        yield f"{followed.error.code}: {followed.error}"
+        return
+    if followed.end is None:
+        yield "it has no end"
+        return
+    at = followed.start
+    for item in followed.items:
+        first, past = _span(item)
+        if first != at or past < first:
+            yield f"at {at} came bytes {first} to {past}"
+        at = past
+    if at != max(followed.start, followed.end.total) and followed.items:
+        yield f"it ended at {at} of {followed.end.total}"
+
+
+def _span(item: Chunk | Gap) -> tuple[int, int]:
+    if isinstance(item, Gap):
+        return item.from_, item.to
+    return item.offset, item.offset + len(item.data)
+
+
+def _same(followed: Followed, whole: Followed) -> Iterator[str]:
+    """What one follower got is what every other got, byte for byte."""
+    content = _flat(whole)
+    got = _flat(followed)
+    if followed.end is not None and content[followed.start :] != got:
+        where = next(
+            (
+                n
+                for n, (a, b) in enumerate(zip(content[followed.start :], got, strict=False))
+                if a != b
+            ),
+            min(len(got), len(content) - followed.start),
+        )
+        yield f"{len(got)} bytes from {followed.start} differ from those read later, at +{where}"
+
+
+def _flat(followed: Followed) -> bytes:
+    """Give the bytes by offset; a gap's are zeros."""
+    return b"".join(
+        item.data if isinstance(item, Chunk) else bytes(item.to - item.from_)
+        for item in followed.items
+    )
+
+
+def _stream(followed: Followed, name: str) -> bytes:
+    return b"".join(
+        item.data for item in followed.items if isinstance(item, Chunk) and item.stream == name
+    )
+
+
+def _bytes(told: Told, job: Job, whole: Followed) -> Iterator[str]:
+    """What was kept is what was written: all of it, or its beginning if the job was cut short."""
+    work = told.work
+    out, err = _stream(whole, "stdout"), _stream(whole, "stderr")
+    if job.outcome == "lost":
+        # What its shim had not indexed yet counts as stdout, whichever it was.
+        common = _common(out, work.stdout)
+        if out[common:] and not work.stderr[len(err) :].startswith(out[common:]):
+            yield f"{len(out)} bytes of stdout are none that it wrote, from {common} on"
+        if not work.stderr.startswith(err):
+            yield "its stderr is none that it wrote"
+        return
+    own_end = job.exit.code is not None and job.outcome in ("completed", "failed")
+    for name, got, wrote in (("stdout", out, work.stdout), ("stderr", err, work.stderr)):
+        if own_end and got != wrote:
+            agree = _common(got, wrote)
+            yield f"{len(got)} bytes of {name}, and it wrote {len(wrote)}: {agree} agree"
+        elif not wrote.startswith(got):
+            agree = _common(got, wrote)
+            yield f"{len(got)} bytes of {name} are none that it wrote, from {agree} on"
+    counts = (job.output.total, job.output.stdout, job.output.stderr, job.output.lost)
+    if counts != (len(out) + len(err), len(out), len(err), 0):
+        yield f"it has {len(out)} + {len(err)} bytes of output, and says {job.output}"
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """Give how many bytes at the start are the same."""
+    return next(
+        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )

@@ -1,0 +1,133 @@
+"""The checker finds what is wrong: each promise, broken in an otherwise sound history."""
+
+import checker
+import pytest
+from attrs import evolve
+from history import Call, Followed, History, Kill, Told
+from workload import Work
+
+from jobs_proto.errors import JobsError
+from jobs_proto.job import Exit, Job, Output, Spec
+from jobs_proto.phases import Outcome, Phase
+from jobs_rpc import Chunk, End, Gap
+
+KEY, ID = "j1", "id-1"
+WORK = Work(kind="talks", key=KEY, argv=("x",), code=3, stdout=b"one two", stderr=b"oops")
+JOB = Job(
+    id=ID,
+    owner="admin",
+    phase=Phase.EXITED,
+    outcome=Outcome.FAILED,
+    spec=Spec(argv=("x",)),
+    created_at="t",
+    started_at="t",
+    exit=Exit(code=3),
+    output=Output(total=11, stdout=7, stderr=4),
+)
+ITEMS = (Chunk(0, "stdout", "t", b"one "), Chunk(4, "stderr", "t", b"oops"))
+REST = Chunk(8, "stdout", "t", b"two")
+
+
+def sound():
+    whole = Followed(0, [*ITEMS, REST], End(11, JOB.exit, JOB))
+    told = Told(WORK, "admin", "r", job=JOB, follows=[whole], final=JOB)
+    return History(told={KEY: told}, listed=[JOB], executed=[(KEY, ID, 7)])
+
+
+def become(history, **changes):
+    """Have the job be another, wherever it was told."""
+    told = history.told[KEY]
+    job = evolve(JOB, **changes)
+    told.final, history.listed[0] = job, job
+    for followed in told.follows:
+        followed.end = End(job.output.total, job.exit, job)
+
+
+def ended_in(outcome, **exit_):
+    return lambda history: become(history, outcome=outcome, exit=Exit(**exit_))
+
+
+def items(*what, end=True):
+    def change(history):
+        followed = history.told[KEY].follows[0]
+        followed.items[:] = what
+        followed.end = followed.end if end else None
+
+    return change
+
+
+def follow_first(followed):
+    return lambda history: history.told[KEY].follows.insert(0, followed)
+
+
+def tell(*calls):
+    return lambda history: history.told[KEY].calls.extend(calls)
+
+
+WRONG = {
+    "was executed 2 times": lambda history: history.executed.append((KEY, ID, 8)),
+    "was executed as 2 jobs": lambda history: history.executed.append((KEY, "id-2", 8)),
+    "was executed, and there is no record": lambda history: history.executed.append(("a", "b", 1)),
+    "listed: False": lambda history: history.listed.clear(),
+    "is running after everything": lambda history: become(history, phase=Phase.RUNNING),
+    "is listed 2 times": lambda history: history.listed.append(JOB),
+    "was never executed": lambda history: history.executed.clear(),
+    "its exit code is 4": ended_in(Outcome.FAILED, code=4),
+    "nobody has sent one": ended_in(Outcome.FAILED, signal="KILL"),
+    "nobody had asked for that": ended_in(Outcome.STOPPED, signal="TERM", killed_by="admin"),
+    "had no timeout": ended_in(Outcome.TIMED_OUT, signal="TERM", timed_out=True),
+    "nobody had killed its shim": ended_in(Outcome.LOST, error="gone"),
+    "could not be started": ended_in(Outcome.START_FAILED, error="no"),
+    "its outcome is oom_killed": ended_in(Outcome.OOM_KILLED, signal="KILL"),
+    "7 to 11": items(*ITEMS, Chunk(7, "stdout", "t", b"two!")),
+    "it ended at 8 of 11": items(*ITEMS),
+    "it has no end": items(*ITEMS, REST, end=False),
+    "its output has gaps": items(*ITEMS, Gap(8, 11, "no space")),
+    "2 agree": items(Chunk(0, "stdout", "t", b"onE "), ITEMS[1], REST),
+    "differ from those read later": follow_first(
+        Followed(
+            4,
+            [Chunk(4, "stderr", "t", b"oops"), Chunk(8, "stdout", "t", b"twO")],
+            End(11, None, JOB),
+        )
+    ),
+    "follow 0: internal": follow_first(Followed(0, error=JobsError("internal", "no"))),
+    "says Output(total=11": lambda history: become(
+        history, output=Output(total=11, stdout=8, stderr=3)
+    ),
+    "again answered with job id-2": tell(Call("again", evolve(JOB, id="id-2"))),
+    "its end changed": tell(Call("wait", evolve(JOB, finished_at="then"))),
+    "wait answered while it was running": tell(Call("wait", evolve(JOB, phase=Phase.RUNNING))),
+    "kill answered while it was running": tell(Call("kill", evolve(JOB, phase=Phase.RUNNING))),
+    "cannot be inspected": lambda history: setattr(history.told[KEY], "final", None),
+    "refused: ": lambda history: setattr(
+        history.told[KEY], "refused", JobsError("internal", "broken")
+    ),
+}
+
+
+def test_a_sound_history_is_sound():
+    assert checker.violations(sound()) == []
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_a_broken_promise_is_found(says):
+    history = sound()
+    WRONG[says](history)
+    assert any(says in violation for violation in checker.violations(history))
+
+
+@pytest.mark.parametrize("role", ["shim", "init"])
+def test_a_job_whose_shim_was_killed_may_be_lost_with_the_beginning_of_its_output(role):
+    history = sound()
+    become(history, outcome=Outcome.LOST, exit=Exit(error="gone"), output=Output(total=4))
+    items(ITEMS[0])(history)
+    history.kills.append(Kill(role, job=ID))
+    assert checker.violations(history) == []
+
+
+def test_a_shim_that_died_before_the_launch_is_no_reason_to_be_lost():
+    history = sound()
+    ended_in(Outcome.LOST, error="gone")(history)
+    history.kills.append(Kill("shim", "shim.locked", ID))
+    assert any("was lost" in violation for violation in checker.violations(history))

@@ -1,0 +1,269 @@
+"""A supervisor of one schedule, everything that is done to it, and what it may not leave behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import harness
+import proctable
+import trio
+import workload
+from failpoints import Failpoints
+from history import Kill
+from proxy import Proxy
+from schedule import CLOCK, DESCRIPTORS, DISK, Schedule
+
+from jobs_proto import files
+from jobs_rpc import Client
+from jobs_rpc.config import load_settings
+
+FAKETIME = Path("/usr/lib", os.uname().machine + "-linux-gnu", "faketime/libfaketime.so.1")
+"""Debian's libfaketime: the supervisor's idea of the time is another one than the host's."""
+
+DISK_BYTES = 8 << 20
+"""Of the disk that is filled."""
+
+DESCRIPTORS_AT_MOST = 48
+"""Open files of the supervisor that runs out of them."""
+
+GONE_S = 20.0
+"""How long what has ended may take to go: as long as the kernel may need."""
+
+STATE_FILES = {"jobs", "trash", "audit.log", "supervisor.lock"}
+JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT}
+
+
+class World:
+    """One schedule's supervisor, and what happens to it.
+
+    Args:
+        schedule: its.
+        folder: private.
+        scratch: a folder that jobs can write to.
+        certs: for the supervisor and its clients.
+
+    Attributes:
+        kills: of all processes that were killed, but for those at failpoints.
+        faults: what was seen to be wrong.
+        starts: of the supervisor.
+        stopping: it is not to be started again.
+    """
+
+    def __init__(self, *, schedule: Schedule, folder: Path, scratch: Path, certs: Path) -> None:
+        self.schedule = schedule
+        self.folder = folder
+        self.scratch = scratch
+        self.kills: list[Kill] = []
+        self.faults: list[str] = []
+        self.starts = 0
+        self.stopping = False
+        self._down_for_s = 0.0
+        self.failpoints = Failpoints(self.scratch / "failpoints")
+        self.supervisor = harness.Supervisor(
+            self.folder / "supervisor",
+            jobs={"max_running": self.schedule.max_running, "grace_s": 0.3},
+        )
+        shutil.copytree(certs, self.supervisor.certs)
+        self.proxy = Proxy(self.supervisor.port)
+        self.clock = self.folder / "clock"
+        settings = [self.failpoints.setting]
+        if self.schedule.host == CLOCK and FAKETIME.exists():
+            self.clock.write_text("+0\n")
+            settings += [
+                f"LD_PRELOAD={FAKETIME}",
+                f"FAKETIME_TIMESTAMP_FILE={self.clock}",
+                "FAKETIME_NO_CACHE=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+                "NO_FAKE_STAT=1",
+            ]
+        self.supervisor.prefix = ["env", *settings]
+        if self.schedule.host == DESCRIPTORS:
+            self.supervisor.prefix += ["prlimit", f"--nofile={DESCRIPTORS_AT_MOST}"]
+        if self.schedule.host == DISK:
+            self.supervisor.state.mkdir(mode=0o700)
+            subprocess.run(
+                [
+                    "mount",
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    f"size={DISK_BYTES}",
+                    "faults",
+                    self.supervisor.state,
+                ],
+                check=True,
+            )
+        evidence = self.scratch / workload.EVIDENCE
+        evidence.touch()
+        evidence.chmod(0o666)
+        self.gate = harness.Gate(self.scratch / workload.GATE)
+
+    def client(self, context: str) -> Client:
+        """Make a client whose connections go through what can be cut."""
+        settings = load_settings(
+            config=str(self.supervisor.directory / "config.toml"),
+            context=context,
+            server=f"127.0.0.1:{self.proxy.port}",
+        )
+        return Client(settings)
+
+    # -- the supervisor, kept running ----------------------------------------------------------
+
+    async def keep(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the supervisor, and again whenever it was killed."""
+        while not self.stopping:
+            await self._start()
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            process = self.supervisor.process
+            assert process is not None
+            status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+            self._ended(status)
+            await trio.sleep(self._down_for_s)
+            self._down_for_s = 0.0
+
+    async def _start(self) -> None:
+        while True:
+            self.starts += 1
+            try:
+                await trio.to_thread.run_sync(self.supervisor.start)
+            except AssertionError as error:  # it ended; a failpoint may have been reached at once
+                if "ended with -9" not in str(error):
+                    raise
+                continue
+            return
+
+    def _ended(self, status: int) -> None:
+        if status != -signal.SIGKILL and not self.stopping:
+            self.faults.append(f"the supervisor ended with {status}")
+
+    # -- damage ------------------------------------------------------------------------------
+
+    async def do(self, what: str, options: dict[str, object]) -> None:
+        """Do one of the below."""
+        await getattr(self, f"_{what}")(**options)
+
+    async def _supervisor(self, for_s: float) -> None:
+        if self.supervisor.running:
+            self._down_for_s = for_s
+            os.kill(self.supervisor.pid, signal.SIGKILL)
+            self.kills.append(Kill("supervisor"))
+
+    async def _forkserver(self) -> None:
+        if self.supervisor.running:
+            for child in proctable.children(self.supervisor.pid):
+                os.kill(child.pid, signal.SIGKILL)
+                self.kills.append(Kill("forkserver"))
+
+    async def _shim(self, which: float) -> None:
+        if shims := self._shims():
+            job, pid = shims[int(which * len(shims))]
+            os.kill(pid, signal.SIGKILL)
+            self.kills.append(Kill("shim", job=job))
+
+    async def _init(self, which: float) -> None:
+        inits = [(job, each.pid) for job, pid in self._shims() for each in proctable.children(pid)]
+        if inits:
+            job, pid = inits[int(which * len(inits))]
+            os.kill(pid, signal.SIGKILL)
+            self.kills.append(Kill("init", job=job))
+
+    def _shims(self) -> list[tuple[str, int]]:
+        """Give the jobs that have a living shim, and its pid."""
+        found = []
+        for directory in sorted((self.supervisor.state / "jobs").glob("*")):
+            shim = harness._shim_of(directory)
+            if shim is None or (directory / files.EXIT).exists():
+                continue
+            process = proctable.look_at(shim[0])
+            if process is not None and process.start == shim[1] and process.alive:
+                found.append((directory.name, shim[0]))
+        return found
+
+    async def _cut(self) -> None:
+        self.proxy.cut()
+
+    async def _arm(self, name: str) -> None:
+        self.failpoints.arm(name)
+
+    async def _fill_disk(self, for_s: float) -> None:
+        filler = self.supervisor.state / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:  # until there is no room
+            while True:
+                file.write(bytes(4096))
+        await trio.sleep(for_s)
+        filler.unlink(missing_ok=True)
+
+    async def _set_clock_back(self, by_s: int) -> None:
+        if self.clock.exists():
+            self.clock.write_text(f"{int(self.clock.read_text()) - by_s:+d}\n")
+
+    def heal(self) -> None:
+        """Let nothing more go wrong."""
+        self.failpoints.disarm()
+        (self.supervisor.state / "filler").unlink(missing_ok=True)
+        for _ in self.schedule.parts:
+            self.gate.say("go")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def executed(self) -> list[tuple[str, str, int]]:
+        """Give the jobs' evidence."""
+        rows = (self.scratch / workload.EVIDENCE).read_text().splitlines()
+        return [(key, job, int(pid)) for key, job, pid in map(str.split, rows)]
+
+    def all_kills(self) -> list[Kill]:
+        """Give every kill, those at failpoints too."""
+        struck = self.failpoints.struck()
+        return self.kills + [Kill(role_at(point), point, job) for point, job in struck]
+
+    def left(self) -> list[str]:
+        """Give what is left over of jobs that have all ended; wait for what is just going."""
+        end = time.monotonic() + GONE_S
+        while (found := self._left()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+    def _left(self) -> list[str]:
+        state = self.supervisor.state
+        ours = {self.supervisor.pid} | {p.pid for p in proctable.children(self.supervisor.pid)}
+        marks = {self.failpoints.setting.encode()}
+        marks |= {f"JOBS_JOB_ID={path.name}".encode() for path in (state / "jobs").iterdir()}
+        pids = set(proctable.with_environment(marks)) - ours
+        found = [f"process {pid}: {proctable.look_at(pid)}" for pid in pids]
+        found += [f"cgroup {path}" for path in self.supervisor.job_cgroups()]
+        for path in state.iterdir():
+            if path.name not in STATE_FILES and not path.name.startswith("jobs.sqlite"):
+                found.append(f"in the state directory: {path.name}: {os.listdir(path)}")
+        found += [f"in the trash: {path.name}" for path in (state / "trash").iterdir()]
+        for directory in (state / "jobs").iterdir():
+            for name in set(os.listdir(directory)) - JOB_FILES:
+                found.append(f"in the directory of {directory.name}: {name}")
+                if name == files.SHIM_ERROR:
+                    found.append((directory / name).read_text())
+        return found
+
+    def end(self) -> None:
+        """End it all, whatever became of it."""
+        self.stopping = True
+        self.gate.close()
+        if self.supervisor.running:
+            self.supervisor.stop()
+        for pid in proctable.with_environment({self.failpoints.setting.encode()}):
+            os.kill(pid, signal.SIGKILL)  # a job that was found wanting goes with its shim
+        log = self.supervisor.said()
+        if "Traceback" in log:
+            self.faults.append(f"there are tracebacks in the supervisor's log:\n{log}")
+        self.faults += [f"cgroup {path} is left" for path in self.supervisor.cgroups()]
+        if self.schedule.host == DISK:
+            subprocess.run(["umount", "-l", self.supervisor.state], check=True)
+
+
+def role_at(point: str) -> str:
+    """Give who comes by a failpoint."""
+    first = point.partition(".")[0]
+    return first if first in ("forkserver", "shim", "init") else "supervisor"
