@@ -13,6 +13,7 @@ import os
 import resource
 
 from jobs_shim import confine, mounts, syscalls
+from jobs_shim.cgroup import write
 from jobs_shim.lean import signal
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
@@ -46,18 +47,7 @@ def _map_ids(uid: int, gid: int) -> None:
         ("/proc/self/uid_map", f"{uid} {uid} 1"),
         ("/proc/self/gid_map", f"{gid} {gid} 1"),
     ):
-        _write(path, text)
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(fd)
+        write(path, text)
 
 
 def _user(uid: int, gid: int, groups: list[int]) -> None:

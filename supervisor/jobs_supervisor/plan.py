@@ -11,21 +11,22 @@ import shlex
 
 from jobs_proto.isolation import NO_NETWORK
 from jobs_proto.job import Job, Limits, Spec
+from jobs_shim.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MS_REC,
+    MS_SLAVE,
+)
 from jobs_supervisor import isolation
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.host import NONE, ROOT, Host
 from jobs_supervisor.isolation import Step, Walls
 from jobs_supervisor.users import User
-
-# linux/sched.h and linux/mount.h, as unshare(2) and mount(2) name them.
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
-MS_REC, MS_SLAVE = 0x4000, 0x80000
 
 NOFILE = (1024, 524288)
 """Soft and hard limit of open files for a job; systemd's defaults."""
