@@ -248,9 +248,10 @@ def _bytes(told: Told, job: Job, whole: Followed) -> Iterator[str]:
     work = told.work
     out, err = _stream(whole, "stdout"), _stream(whole, "stderr")
     if job.outcome == "lost":
-        # What its shim had not indexed yet counts as stdout, whichever it was.
-        common = _common(out, work.stdout)
-        if out[common:] and not work.stderr[len(err) :].startswith(out[common:]):
+        # What its shim had not indexed yet counts as stdout, whichever it was: so its end may be
+        # what comes next in stderr, from any place up to which it agrees with stdout.
+        common, rest = _common(out, work.stdout), work.stderr[len(err) :]
+        if not any(rest.startswith(out[place:]) for place in range(common + 1)):
             yield f"{len(out)} bytes of stdout are none that it wrote, from {common} on"
         if not work.stderr.startswith(err):
             yield "its stderr is none that it wrote"

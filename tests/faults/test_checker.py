@@ -131,3 +131,16 @@ def test_a_shim_that_died_before_the_launch_is_no_reason_to_be_lost():
     ended_in(Outcome.LOST, error="gone")(history)
     history.kills.append(Kill("shim", "shim.locked", ID))
     assert any("was lost" in violation for violation in checker.violations(history))
+
+
+@pytest.mark.parametrize(
+    ("data", "sound_it_is"), [(b"oo", True), (b"one oo", True), (b"ox", False)]
+)
+def test_what_a_dead_shim_had_not_indexed_may_be_stderr_whatever_it_counts_as(data, sound_it_is):
+    history = sound()
+    size = len(data)
+    become(history, outcome=Outcome.LOST, exit=Exit(error="gone"), output=Output(total=size))
+    items(Chunk(0, "stdout", "t", data))(history)
+    history.told[KEY].follows[0].end = End(size, Exit(error="gone"), history.told[KEY].final)
+    history.kills.append(Kill("shim", job=ID))
+    assert (checker.violations(history) == []) is sound_it_is
