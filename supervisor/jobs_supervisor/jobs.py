@@ -42,6 +42,7 @@ from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
+from jobs_supervisor.rootfs import check_command
 from jobs_supervisor.store import Record, Store, Write
 from jobs_supervisor.users import User, user_of
 
@@ -248,12 +249,19 @@ class Jobs:
         find = partial(user_of, spec, self._settings.default_user, root=self._walls.root)
         if spec.isolation.rootfs is None:
             return find()
+
+        def find_in_root() -> User:
+            user = find()
+            if not spec.isolation.binds:  # else the command may come with one of them
+                check_command(spec, user, self._settings.path)
+            return user
+
         try:
             with trio.fail_after(LOOKUP_S):  # somebody's directory may be on anything
-                return await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+                return await trio.to_thread.run_sync(find_in_root, abandon_on_cancel=True)
         except trio.TooSlowError:
             raise JobsError(
-                "unavailable", f"{spec.isolation.rootfs} gave no /etc/passwd within {LOOKUP_S:g} s"
+                "unavailable", f"{spec.isolation.rootfs} gave no answer within {LOOKUP_S:g} s"
             ) from None
 
     async def rehearse(self, owner: str, request: Run) -> dict[str, object]:

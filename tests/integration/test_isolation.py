@@ -475,8 +475,13 @@ async def test_a_bind_gives_nothing_that_the_user_cannot_reach(apart, folder):
     assert why == f"cannot find {folder}/public for the job: the job's user may not reach it"
     said = await ask(apart, "cat /tmp/x/file", user="root", isolation=isolation)
     assert said == "for all"
+    (folder / "public/true").write_bytes(Path("/bin/true").read_bytes())
+    (folder / "public/true").chmod(0o755)
     rootfs = Isolation(rootfs=f"{folder}/public")
-    assert "may not reach it" in await refused(apart, isolation=rootfs)
+    async with apart.client() as client:  # and is not told what is there
+        for command in ("/true", "/nothing"):
+            with pytest.raises(JobsError, match="there is no program"):
+                await client.run([command], isolation=rootfs)
 
 
 async def test_links_lead_a_bind_nowhere_else(apart, folder):
@@ -572,15 +577,20 @@ async def test_links_in_a_root_directory_lead_nowhere(apart, rootfs, folder):
 
 
 async def test_a_root_directory_without_the_command(apart, rootfs):
+    missing = Isolation(rootfs=f"{rootfs}/nowhere")
     async with apart.client() as client:
-        job, _ = await finish(client, ["perl"], isolation=Isolation(rootfs=str(rootfs)))
-    assert (job.outcome, job.exit.code) == ("start_failed", 127)
-    assert job.exit.error.startswith("cannot execute perl: no such program")
+        before = await client.list(all=True)
+        for isolation, command in ((Isolation(rootfs=str(rootfs)), "perl"), (missing, "true")):
+            with pytest.raises(JobsError, match="there is no program") as raised:
+                await client.run([command], isolation=isolation)
+            assert raised.value.code == "invalid_argument"
+        assert await client.list(all=True) == before
+        for command in ("true", "/bin/true", "busybox"):
+            job, _ = await finish(client, [command], isolation=Isolation(rootfs=str(rootfs)))
+            assert job.exit.error is None
     (rootfs / "proc").rmdir()
     why = await refused(apart, isolation=Isolation(rootfs=str(rootfs)))
     assert why.startswith("cannot mount /proc for the job: there is no such file or directory")
-    missing = Isolation(rootfs=f"{rootfs}/nowhere")
-    assert "cannot find" in await refused(apart, isolation=missing)
 
 
 @EITHER
