@@ -106,6 +106,8 @@ class Supervisor:
             process.kill()
             process.wait()
             raise
+        finally:
+            process.stdout.close()  # it says nothing more there
         if line != f"export JOBS_CONFIG={self.directory / 'config.toml'}\n":
             raise AssertionError(f"it ended with {process.wait()}, saying {line!r}: {self.said()}")
         self.process = process

@@ -21,7 +21,7 @@ from jobs_proto import shim as protocol
 MEMORY_LIMIT_KB = 1229  # 1.2 MiB
 """Of a shim and its init together, when there are many."""
 
-MANY = 50
+MANY = 100
 
 
 @pytest.fixture
