@@ -6,7 +6,7 @@ its own protocol version and the previous one, because after an upgrade they are
 
     supervisor → fork server   launch   {dir}            with two descriptors: the shim's end of
                                                           a socket pair, and a memfd with the plan
-    fork server → supervisor   hello    {protocol, pid, modes, why}
+    fork server → supervisor   hello    {protocol, pid, mode, why}
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
                                refused  {why}            it did not launch: somebody else has
                                started  {pid, time_ns}
