@@ -18,7 +18,7 @@ import shims
 from jobs_proto import files
 from jobs_proto import shim as protocol
 
-MEMORY_LIMIT_KB = 1229  # 1.2 MiB
+MEMORY_LIMIT_KB = 1200
 """Of a shim and its init together, when there are many."""
 
 MANY = 100
