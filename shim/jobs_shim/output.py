@@ -7,7 +7,6 @@ a GAP chunk, so that a reader is told, and the job is neither blocked nor killed
 
 import fcntl
 import os
-import sys
 import time
 
 from jobs_proto.failpoint import failpoint
@@ -120,7 +119,7 @@ class Output:
         own (SCM_RIGHTS, unix(7)), which may write for ever.
         """
         for pipe, stream in pipes.items():
-            left = int.from_bytes(fcntl.ioctl(pipe, _FIONREAD, bytes(4)), sys.byteorder)
+            left = int.from_bytes(fcntl.ioctl(pipe, _FIONREAD, bytes(4)), "little")
             while left > 0 and (count := self.take(pipe, stream)) > 0:
                 left -= count
 
