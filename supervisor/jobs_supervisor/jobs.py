@@ -587,8 +587,11 @@ class Jobs:
     def newest_first(self, *, unfinished: bool) -> Iterator[LiveJob]:
         """Give every job, or every one that has not exited."""
         if unfinished:
-            records = (record for record in reversed(self.store.unfinished()))
-            yield from (live for live in map(self.current, records) if not live.exited)
+            # They are in memory, in the order in which they came; some not on the disk yet.
+            offered = {live.job.id for live in self._requests.values()}
+            for live in reversed(list(self.live.values())):
+                if not live.exited and live.job.id not in offered:
+                    yield live
         else:
             yield from map(self.current, self.store.newest_first())
 
