@@ -24,6 +24,7 @@ from attrs import field, frozen
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits, parse_cpuset
+from jobs_supervisor.users import User, reach
 
 PERIOD_US = 100_000
 """Over which `cpus` is enforced: the kernel's default, sched-bwc.rst."""
@@ -337,18 +338,21 @@ def _at_most(name: str, asked: float | None, there_is: float, what: str) -> None
         )
 
 
-def disk_of(path: str) -> str:
+def disk_of(path: str, user: User) -> str:
     """Give `major:minor` of the whole disk that a path is on, or that it is itself.
 
-    Throttling is the disk's, not a partition's: blkio-controller.rst.
+    Throttling is the disk's, not a partition's: blkio-controller.rst. What the user cannot reach
+    gets the same answer as what is not there: we look with rights that the asker does not have.
 
     Raises:
-        JobsError: `invalid_argument`: there is no such path, or no disk behind it.
+        JobsError: `invalid_argument`: there is no such path for the user, or no disk behind it.
     """
-    try:
-        status = Path(path).stat()
-    except OSError as error:
-        raise JobsError("invalid_argument", f"no device for {path}: {error.strerror}") from None
+    status = reach(path, user)
+    if status is None:
+        raise JobsError(
+            "invalid_argument",
+            f"no device for {path}: there is no such path, or {user.name} may not reach it",
+        )
     number = status.st_rdev if _is_block(status.st_mode) else status.st_dev
     name = f"{os.major(number)}:{os.minor(number)}"
     device = Path("/sys/dev/block", name)

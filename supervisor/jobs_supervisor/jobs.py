@@ -31,6 +31,7 @@ from jobs_proto.methods import Run
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import isolation, outcome, secrets
+from jobs_supervisor.cgroups import disk_of
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
@@ -135,7 +136,7 @@ class Jobs:
         if known is not None:
             return known
         self._check(request)
-        await self._user(request.spec)
+        granted = self._grant(request, await self._user(request.spec))
         job_id = str(uuid.uuid4())
         if request.secrets:
             place = self.directory(job_id)
@@ -144,7 +145,8 @@ class Jobs:
             # The same request may have come again while this one waited for a disk.
             known = self._known(owner, request)
             if known is None:
-                return await self._take_on(owner, request, job_id, self._check(request))
+                self._check(request)
+                return await self._take_on(owner, request, job_id, granted)
         except JobsError:
             secrets.withdraw(self.directory(job_id))
             raise
@@ -214,7 +216,7 @@ class Jobs:
             )
         return job
 
-    def _check(self, request: Run) -> Granted:
+    def _check(self, request: Run) -> None:
         """Refuse what cannot be carried out, before anything is written down."""
         whole = self._host.mode != NONE and self._walls.filter
         if not whole and self._settings.isolation == "required":
@@ -232,12 +234,18 @@ class Jobs:
                 f"{waiting} jobs are waiting already, which is the limit (max_queued); "
                 "try again later",
             )
+
+    def _grant(self, request: Run, user: User) -> Granted:
+        """Decide on the job's limits, or refuse them."""
+        spec = request.spec
         return grant(
-            request.spec.limits,
+            spec.limits,
             self._settings.default_limits,
             self._settings.max_limits,
             self._host.tree,
-            (request.spec.isolation.rootfs or "") + request.spec.cwd,
+            find_disk=lambda: disk_of(
+                spec.limits.io_device or (spec.isolation.rootfs or "") + spec.cwd, user
+            ),
         )
 
     async def _user(self, spec: Spec) -> User:
@@ -270,8 +278,9 @@ class Jobs:
         Raises:
             JobsError: as `submit`.
         """
-        granted = self._check(request)
+        self._check(request)
         user = await self._user(request.spec)
+        granted = self._grant(request, user)
         job = _new_job(str(uuid.uuid4()), owner, request, granted)
         cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
         return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}

@@ -6,13 +6,14 @@ which are defaults that nobody may exceed. What was asked for by name is enforce
 """
 
 import resource
+from collections.abc import Callable
 
 import attrs
 from attrs import evolve, frozen
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
-from jobs_supervisor.cgroups import NEEDED, Tree, check_against_host, disk_of
+from jobs_supervisor.cgroups import NEEDED, Tree, check_against_host
 
 _NUMBERS = tuple(
     field.name
@@ -37,7 +38,14 @@ class Granted:
     device: str | None = None
 
 
-def grant(asked: Limits, default: Limits, maximum: Limits, tree: Tree, cwd: str) -> Granted:
+def grant(
+    asked: Limits,
+    default: Limits,
+    maximum: Limits,
+    tree: Tree,
+    *,
+    find_disk: Callable[[], str],
+) -> Granted:
     """Decide on a job's limits.
 
     Args:
@@ -45,7 +53,7 @@ def grant(asked: Limits, default: Limits, maximum: Limits, tree: Tree, cwd: str)
         default: of the settings, for what was not asked.
         maximum: of the settings.
         tree: what the host can enforce.
-        cwd: the job's working directory, whose disk is meant if none is named.
+        find_disk: gives the disk that I/O limits are about; called if there are any.
 
     Raises:
         JobsError: `invalid_argument`: they make no sense on this host, or are over the maximum;
@@ -65,7 +73,7 @@ def grant(asked: Limits, default: Limits, maximum: Limits, tree: Tree, cwd: str)
     device = None
     notes = [f"not enforced: {sentence}" for sentence in unenforceable]
     if any(getattr(limits, name) is not None for name in _IO):
-        device = disk_of(limits.io_device or cwd)
+        device = find_disk()
         if not tree.unified and (limits.io_write_bps or limits.io_write_iops):
             notes.append(
                 "cgroups of this host are v1: only direct writes are throttled (O_DIRECT), "

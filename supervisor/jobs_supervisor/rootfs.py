@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Spec
 from jobs_shim import mount_api
-from jobs_supervisor.users import User
+from jobs_supervisor.users import User, may_execute
 
 
 def check_command(spec: Spec, user: User, path: str) -> None:
@@ -61,25 +61,10 @@ def _executable(root: str, path: str, user: User) -> bool:
         is_file = stat.S_ISREG(os.fstat(program).st_mode)
     finally:
         os.close(program)
-    return is_file and all(_may_execute(each, user) for each in _with_parents(there, Path(root)))
+    return is_file and all(may_execute(each, user) for each in _with_parents(there, Path(root)))
 
 
 def _with_parents(path: Path, root: Path) -> Iterator[Path]:
     yield path
     yield from path.parents
     yield from root.resolve().parents
-
-
-def _may_execute(path: Path, user: User) -> bool:
-    """Tell whether a file's mode lets a user execute it, or enter it; inode(7)."""
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    if user.uid == status.st_uid:
-        allowed = status.st_mode & stat.S_IXUSR
-    elif status.st_gid in (user.gid, *user.groups):
-        allowed = status.st_mode & stat.S_IXGRP
-    else:
-        allowed = status.st_mode & stat.S_IXOTH
-    return bool(allowed) or user.uid == 0 or "system.posix_acl_access" in os.listxattr(path)

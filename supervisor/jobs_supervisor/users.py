@@ -161,3 +161,40 @@ def _open_below(root: Path, path: str) -> int:
         return os.open(name, flags, dir_fd=fd)
     finally:
         os.close(fd)
+
+
+def reach(path: str, user: User) -> os.stat_result | None:
+    """Look at a path as a user could; None: it is not there, or its directories are closed."""
+    named = Path(path)
+    try:
+        found = named.stat()
+        above = {*named.absolute().parents, *named.resolve().parents}
+    except (OSError, ValueError):
+        return None
+    return found if all(may_execute(each, user) for each in above) else None
+
+
+def may_execute(path: Path, user: User) -> bool:
+    """Tell whether a file's mode lets a user execute it, or enter it; inode(7).
+
+    One that has an access control list is taken for open: the kernel decides on it, acl(5).
+    """
+    try:
+        status = path.stat()
+        listed = "system.posix_acl_access" in _attributes(path)
+    except OSError:
+        return False
+    if user.uid == status.st_uid:
+        allowed = status.st_mode & stat.S_IXUSR
+    elif status.st_gid in (user.gid, *user.groups):
+        allowed = status.st_mode & stat.S_IXGRP
+    else:
+        allowed = status.st_mode & stat.S_IXOTH
+    return bool(allowed) or user.uid == 0 or listed
+
+
+def _attributes(path: Path) -> list[str]:
+    try:
+        return os.listxattr(path)
+    except OSError:
+        return []  # a file system that has none

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits, parse_cpuset
 from jobs_supervisor.cgroups import Tree, disk_of, own_places
 from jobs_supervisor.limits import grant
+from jobs_supervisor.users import find_user
 
 UNIFIED_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 CONTAINERS_MOUNT = UNIFIED_MOUNT.replace(" / ", " /docker/1 ", 1)
@@ -18,9 +20,15 @@ HYBRID_MOUNTS = (
     "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
 )
 ALL = ("cpu", "memory", "pids", "io", "cpuset")
+ROOT = find_user("root")
+STRANGER = evolve(find_user("nobody"), uid=54321, gid=54321, groups=())
 EVERYTHING = Limits(
     cpus=0.5, cpuset="0", memory_bytes=64 << 20, swap_bytes=0, pids=50, io_write_bps=10 << 20
 )
+
+
+def no_disk():
+    raise AssertionError("there is no limit of I/O")
 
 
 def unified(*absent):
@@ -129,7 +137,7 @@ def test_a_host_without_cgroups_gives_no_plan():
 )
 def test_a_missing_controller_is_named_with_what_to_do(limits, controller):
     with pytest.raises(JobsError) as refused:
-        grant(limits, Limits(), Limits(), unified(controller), "/")
+        grant(limits, Limits(), Limits(), unified(controller), find_disk=no_disk)
     assert refused.value.code == "failed_precondition"
     assert f"needs the {controller} controller" in refused.value.message
     assert "Delegate=yes" in refused.value.message
@@ -138,7 +146,7 @@ def test_a_missing_controller_is_named_with_what_to_do(limits, controller):
 
 def test_best_effort_leaves_out_what_cannot_be_and_notes_it():
     asked = Limits(memory_bytes=64 << 20, pids=50, enforcement="best-effort")
-    granted = grant(asked, Limits(), Limits(), unified("memory"), "/")
+    granted = grant(asked, Limits(), Limits(), unified("memory"), find_disk=no_disk)
     assert granted.limits.memory_bytes is None
     assert granted.limits.pids == 50
     assert len(granted.notes) == 1
@@ -147,16 +155,19 @@ def test_best_effort_leaves_out_what_cannot_be_and_notes_it():
 
 def test_defaults_fill_in_and_are_dropped_where_they_cannot_be():
     default = Limits(pids=100, memory_bytes=1 << 30)
-    granted = grant(Limits(pids=7), default, Limits(), unified(), "/").limits
+    granted = grant(Limits(pids=7), default, Limits(), unified(), find_disk=no_disk).limits
     assert (granted.pids, granted.memory_bytes, granted.swap_bytes) == (7, 1 << 30, 0)
-    assert grant(Limits(), default, Limits(), Tree(), "/").limits == Limits()
+    assert grant(Limits(), default, Limits(), Tree(), find_disk=no_disk).limits == Limits()
 
 
 def test_a_maximum_is_a_default_that_nobody_exceeds():
     maximum = Limits(memory_bytes=1 << 30)
-    assert grant(Limits(), Limits(), maximum, unified(), "/").limits.memory_bytes == 1 << 30
+    assert (
+        grant(Limits(), Limits(), maximum, unified(), find_disk=no_disk).limits.memory_bytes
+        == 1 << 30
+    )
     with pytest.raises(JobsError, match="more than this supervisor allows"):
-        grant(Limits(memory_bytes=2 << 30), Limits(), maximum, unified(), "/")
+        grant(Limits(memory_bytes=2 << 30), Limits(), maximum, unified(), find_disk=no_disk)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,13 @@ def test_a_maximum_is_a_default_that_nobody_exceeds():
 )
 def test_limits_that_this_host_cannot_have(limits, why):
     with pytest.raises(JobsError) as refused:
-        grant(limits, Limits(), Limits(), hybrid(), "/")
+        grant(
+            limits,
+            Limits(),
+            Limits(),
+            hybrid(),
+            find_disk=lambda: disk_of(limits.io_device, ROOT),
+        )
     assert refused.value.code == "invalid_argument"
     assert why in refused.value.message
 
@@ -198,7 +215,7 @@ def test_a_list_of_cpus():
 
 
 def test_a_path_stands_for_the_whole_disk():
-    name = disk_of("/etc/passwd") if _has_disk("/etc") else None
+    name = disk_of("/etc/passwd", ROOT) if _has_disk("/etc") else None
     if name is None:
         pytest.skip("the root file system is on no disk of this host (a container, perhaps)")
     assert not Path("/sys/dev/block", name, "partition").exists()
@@ -206,7 +223,20 @@ def test_a_path_stands_for_the_whole_disk():
 
 def _has_disk(path):
     try:
-        disk_of(path)
+        disk_of(path, ROOT)
     except JobsError:
         return False
     return True
+
+
+def test_what_a_user_cannot_reach_is_not_told_from_what_is_not_there(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "file").touch()
+    (closed / "link").symlink_to("/etc/passwd")
+    said = set()
+    for name in ("file", "link", "absent"):
+        with pytest.raises(JobsError) as refused:
+            disk_of(str(closed / name), STRANGER)
+        said.add(refused.value.message.replace(name, "NAME"))
+    assert len(said) == 1
