@@ -10,9 +10,10 @@ WHEEL_VENV := build/wheel-venv
 # What some tests use beyond Debian's base system; a test without its program says that it skips.
 TEST_PACKAGES := busybox-static fish gcc libc6-dev libfaketime libseccomp2 python3 stress-ng zsh
 
-# Of the fault suite: how many, and the seed of the first.
+# Of the fault suite: how many, the seed of the first, and how many at once.
 SCHEDULES ?= 20
 SEED ?= 1
+WORKERS ?= 2
 
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
@@ -24,7 +25,7 @@ help:
 	@echo 'make test           linters, types, layers, the built wheel, every test'
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
-	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
+	@echo 'make test-faults    the fault suite: a minute or two; SCHEDULES=500 for more, SEED=1 for others, WORKERS=4 at once'
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
@@ -73,7 +74,7 @@ test-faults: $(STAMP)
 	@if [ "$$(id -u)" != 0 ]; then \
 	    echo 'not root: the fault suite needs cgroups and processes of other users; run it as root'; \
 	else \
-	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED); \
+	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED) --workers $(WORKERS); \
 	fi
 
 test-v2:

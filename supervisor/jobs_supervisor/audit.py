@@ -26,16 +26,19 @@ def open_audit(path: Path) -> Audit:
     errors = structlog.get_logger()
 
     def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
-        logger.info(
-            "decision",
-            who=identity.name,
-            certificate=identity.fingerprint,
-            action=action,
-            job=job,
-            verdict="allow" if decision.allow else "deny",
-            plugin=decision.plugin,
-            why=decision.why,
-        )
+        line = {
+            "who": identity.name,
+            "certificate": identity.fingerprint,
+            "action": action,
+            "job": job,
+            "verdict": "allow" if decision.allow else "deny",
+            "plugin": decision.plugin,
+            "why": decision.why,
+        }
+        try:
+            logger.info("decision", **line)
+        except OSError as error:  # a full disk is no reason to cut followers off
+            errors.error("cannot write to the audit log", error=error.strerror, **line)
         for failure in decision.failures:
             errors.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import trio
 from history import Call, Followed, Told
-from schedule import Act, Part
+from occasion import Act
+from schedule import Part
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Job

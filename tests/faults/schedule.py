@@ -7,13 +7,29 @@ make of it is theirs; a race is met again by running its seed again, a few times
 import random
 from pathlib import Path
 
+import occasion
 import workload
 from attrs import frozen
 from failpoints import ARMED
+from occasion import Act, Fault, Occasion
 
 CALM, DISK, DESCRIPTORS, CLOCK = "calm", "disk full", "few descriptors", "clock set back"
 HOSTS = {CALM: 7, DISK: 1, DESCRIPTORS: 1, CLOCK: 1}
 """What else is wrong with the host, and how often."""
+
+TROUBLE = {DISK: "fill_disk", DESCRIPTORS: "take_descriptors", CLOCK: "set_clock_back"}
+TROUBLED = 0.4
+"""How many of the faults of such a host are its own."""
+
+FAULTS = {
+    "kill_supervisor": 3,
+    "kill_forkserver": 2,
+    "kill_shim": 3,
+    "kill_init": 1,
+    "cut": 2,
+    "stop": 2,
+}
+"""What goes wrong at random, and how often."""
 
 POINTS = 7
 """Failpoints that a schedule arms."""
@@ -22,21 +38,6 @@ REMOVING = tuple(name for name in ARMED if name.startswith("remove."))
 
 LASTS_S = 3.0
 """Within so many seconds everything is asked for; then all is let end."""
-
-
-@frozen(kw_only=True)
-class Act:
-    """Something asked about one job, `after` seconds after it was taken on.
-
-    Attributes:
-        after: seconds.
-        what: a method of `Asking`.
-        options: its arguments.
-    """
-
-    after: float
-    what: str
-    options: dict[str, object]
 
 
 @frozen(kw_only=True)
@@ -50,26 +51,12 @@ class Part:
 
 
 @frozen(kw_only=True)
-class Fault:
-    """Something that goes wrong.
-
-    Attributes:
-        at: seconds after the start.
-        what: a method of `Damage`.
-        options: its arguments.
-    """
-
-    at: float
-    what: str
-    options: dict[str, object]
-
-
-@frozen(kw_only=True)
 class Schedule:
     """All of it.
 
     Attributes:
         seed: what it was made from.
+        point: the failpoint that it must come by.
         host: of `HOSTS`.
         parts: the jobs.
         faults: in order of time.
@@ -78,6 +65,7 @@ class Schedule:
     """
 
     seed: int
+    point: str
     host: str
     parts: tuple[Part, ...]
     faults: tuple[Fault, ...]
@@ -104,27 +92,60 @@ def _acts(work: workload.Work, rng: random.Random) -> tuple[Act, ...]:
     return tuple(acts)
 
 
+def _arm(at: float, name: str) -> Fault:
+    return Fault(at=at, what="arm", options={"name": name})
+
+
 def _armed(rng: random.Random, seed: int) -> list[Fault]:
     """Arm some failpoints; one seed after the other goes round all of them."""
     names = [ARMED[(seed * POINTS + number) % len(ARMED)] for number in range(POINTS)]
-    return [Fault(at=rng.uniform(0, LASTS_S), what="arm", options={"name": name}) for name in names]
+    return [_arm(rng.uniform(0, LASTS_S), name) for name in names]
 
 
 def _fault(rng: random.Random, host: str) -> Fault:
-    at = rng.uniform(0.1, LASTS_S)
-    kinds = {"supervisor": 3, "forkserver": 2, "shim": 3, "init": 1, "cut": 2}
-    extra = {DISK: "fill_disk", CLOCK: "set_clock_back"}.get(host)
-    if extra is not None:
-        kinds[extra] = 6
-    what = rng.choices(list(kinds), list(kinds.values()))[0]
+    what = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
+    if host in TROUBLE and rng.random() < TROUBLED:
+        what = TROUBLE[host]
     options: dict[str, object] = {}
-    if what in ("shim", "init"):
+    if what in ("kill_shim", "kill_init", "stop"):
         options["which"] = rng.random()
-    elif what in ("fill_disk", "supervisor"):
+    if what in ("kill_supervisor", "fill_disk", "take_descriptors", "stop"):
         options["for_s"] = rng.choice((0.0, 0.1, 0.6))
-    elif what == "set_clock_back":
-        options["by_s"] = rng.choice((1, 30))
-    return Fault(at=at, what=what, options=options)
+    if what == "set_clock_back":
+        options["by_s"] = rng.choice((1, 30, 1000))
+    if what == "take_descriptors":
+        options["spare"] = rng.randint(0, 12)
+    if what == "stop":
+        options["role"] = rng.choice(("supervisor", "forkserver", "shim"))
+    return Fault(at=rng.uniform(0.1, LASTS_S), what=what, options=options)
+
+
+def _parts(rng: random.Random, seed: int, scratch: Path, leading: Occasion) -> list[Part]:
+    """Make the jobs: first those that lead to the schedule's failpoint, then any."""
+    parts = []
+    for number in range(len(leading.kinds) + rng.randint(4, 10)):
+        leads = number < len(leading.kinds)
+        kind = leading.kinds[number] if leads else workload.any_kind(rng)
+        work = workload.make(kind, f"s{seed}j{number}", scratch, rng)
+        parts.append(
+            Part(
+                at=0.1 * number if leads else rng.uniform(0, LASTS_S * 0.7),
+                context=rng.choice(("dev", "dev", "dev-alice")),
+                work=work,
+                acts=leading.acts if leads else _acts(work, rng),
+            )
+        )
+    return parts
+
+
+def _removals(
+    rng: random.Random, parts: list[Part], point: str, leading: Occasion
+) -> list[tuple[int, str]]:
+    if leading.removed:
+        return [(0, point)]
+    return [
+        (number, rng.choice(("", *REMOVING))) for number in range(len(parts)) if rng.random() < 0.2
+    ]
 
 
 def make(seed: int, scratch: Path) -> Schedule:
@@ -135,27 +156,22 @@ def make(seed: int, scratch: Path) -> Schedule:
         scratch: where its jobs leave their evidence.
     """
     rng = random.Random(seed)
+    point = ARMED[seed % len(ARMED)]
+    leading = occasion.of(point)
     host = rng.choices(list(HOSTS), list(HOSTS.values()))[0]
-    parts = []
-    for number in range(rng.randint(5, 12)):
-        work = workload.make(f"s{seed}j{number}", scratch, rng)
-        parts.append(
-            Part(
-                at=rng.uniform(0, LASTS_S * 0.7),
-                context=rng.choice(("dev", "dev", "dev-alice")),
-                work=work,
-                acts=_acts(work, rng),
-            )
-        )
-    faults = [_fault(rng, host) for _ in range(rng.randint(3, 6))] + _armed(rng, seed)
-    removals = [
-        (number, rng.choice(("", *REMOVING))) for number in range(len(parts)) if rng.random() < 0.2
+    parts = _parts(rng, seed, scratch, leading)
+    faults = [
+        *(_arm(0.0, name) for name in (point, *leading.also)),
+        *leading.faults,
+        *(_fault(rng, host) for _ in range(rng.randint(4, 8))),
+        *_armed(rng, seed),
     ]
     return Schedule(
         seed=seed,
+        point=point,
         host=host,
         parts=tuple(parts),
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
-        removals=tuple(removals),
-        max_running=rng.choice((2, 5, 1000)),
+        removals=tuple(_removals(rng, parts, point, leading)),
+        max_running=leading.max_running or rng.choice((2, 5, 1000)),
     )

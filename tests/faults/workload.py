@@ -127,16 +127,21 @@ KINDS = {
 WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
 
 
-def make(key: str, scratch: Path, rng: random.Random) -> Work:
+def any_kind(rng: random.Random) -> str:
+    """Choose one."""
+    kinds = list(KINDS)
+    return rng.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
+
+
+def make(kind: str, key: str, scratch: Path, rng: random.Random) -> Work:
     """Make up a job.
 
     Args:
+        kind: of `KINDS`.
         key: of the job.
         scratch: a folder that every job can write to.
         rng: decides.
     """
-    kinds = list(KINDS)
-    kind = rng.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
     made = KINDS[kind](key, scratch / GATE, rng)
     script = f'echo "{key} $JOBS_JOB_ID $$" >> {scratch / EVIDENCE}; {made.get("script")}'
     return Work(
