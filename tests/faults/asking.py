@@ -1,5 +1,6 @@
 """The clients of a schedule: they ask, and write down what they were answered."""
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,16 +32,16 @@ class Asking:
     def __init__(self, client: Client, part: Part) -> None:
         self._client = client
         self._part = part
-        self.told = Told(part.work, OWNERS[part.context], request_id=str(uuid.uuid4()))
+        self.told = Told(
+            part.work, OWNERS[part.context], request_id=str(uuid.uuid4()), priority=part.priority
+        )
         self.acted = trio.Event()
 
     async def run(self) -> None:
         """Play the part to its end."""
         await trio.sleep(self._part.at)
-        try:
-            self.told.job = await self._request()
-        except JobsError as error:
-            self.told.refused = error
+        await self._ask_for_it()
+        if self.told.job is None:
             self.acted.set()
             return
         async with trio.open_nursery() as nursery, self._acting() as acting:
@@ -55,12 +56,28 @@ class Asking:
             yield nursery
         self.acted.set()
 
+    async def _ask_for_it(self) -> None:
+        self.told.asked_at = time.time()
+        async with trio.open_nursery() as nursery:
+            if self._part.twice:
+                nursery.start_soon(self.again)
+            try:
+                self.told.job = await self._request()
+            except JobsError as error:
+                self.told.refused = error
+            self.told.answered_at = time.time()
+        for call in self.told.calls:
+            if isinstance(call.answer, Job):  # of the two only one may have been lucky
+                self.told.job, self.told.refused = self.told.job or call.answer, None
+
     async def _request(self) -> Job:
         work = self._part.work
         return await self._client.run(
             work.argv,
             timeout_s=work.timeout_s,
             name=work.key,
+            priority=self.told.priority,
+            secrets=work.secrets,
             request_id=self.told.request_id,
         )
 

@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +21,7 @@ from world import World
 
 from jobs_certs import authority, init, issue
 from jobs_proto.errors import JobsError
+from jobs_proto.job import Job
 from jobs_rpc import Client
 
 SETTLE_S = 60.0
@@ -30,6 +32,8 @@ EARLIER = timedelta(days=1)
 
 ASK_S = 10.0
 """How long a supervisor that was found wanting may take to say what it has."""
+
+CAPS = ("max_running", "max_running_per_owner", "max_queued")
 
 REFUSALS = {
     DISK: frozenset({"resource_exhausted"}),
@@ -88,7 +92,10 @@ def play(seed: int, certs: Path, folder: Path) -> Played:
 def _play(made: Schedule, certs: Path, folder: Path) -> Played:
     world = World(schedule=made, folder=folder, certs=certs)
     history = History(
-        gaps_allowed=made.host == DISK, refusals_allowed=REFUSALS.get(made.host, frozenset())
+        **{name: made.jobs[name] for name in CAPS},
+        kept=made.keep_jobs,
+        gaps_allowed=made.host == DISK,
+        refusals_allowed=REFUSALS.get(made.host, frozenset()),
     )
     try:
         trio.run(_Play(world, history).run)
@@ -123,14 +130,15 @@ class _Play:
                 try:
                     with trio.fail_after(schedule.LASTS_S + SETTLE_S):
                         await self._play(clients)
+                        self._history.listed = await self._list(admin)
                 except trio.TooSlowError:
                     self._history.faults += [f"not all ended within {SETTLE_S:g} s", *self._open()]
                     self._history.cut_short = True
                     self._history.faults += await self._unfinished(admin)
                     nursery.cancel_scope.cancel()
                     return
-                self._history.listed = await admin.list(all=True)
-            self._history.faults += await trio.to_thread.run_sync(world.left)
+            left = partial(world.left, {job.id for job in self._history.listed})
+            self._history.faults += await trio.to_thread.run_sync(left)
             world.stopping = True
             nursery.cancel_scope.cancel()
 
@@ -153,6 +161,18 @@ class _Play:
         for number, point in self._world.schedule.removals:
             await self._remove(self._askers[number], point)
         self._world.failpoints.disarm()
+
+    async def _list(self, client: Client) -> list[Job]:
+        """List all jobs at the end; if only some are to be kept, when there are no more."""
+        kept = self._world.schedule.keep_jobs
+        if kept is not None:
+            await self._world.retain(kept)
+        while True:
+            with suppress(JobsError):
+                jobs = await client.list(all=True)
+                if kept is None or len(jobs) <= kept:
+                    return jobs
+            await trio.sleep(0.05)
 
     async def _remove(self, asker: Asking, point: str) -> None:
         if asker.told.final is not None:

@@ -14,7 +14,7 @@ from failpoints import ARMED
 from occasion import Act, Fault, Occasion
 
 CALM, DISK, DESCRIPTORS, CLOCK = "calm", "disk full", "few descriptors", "clock set back"
-HOSTS = {CALM: 7, DISK: 1, DESCRIPTORS: 1, CLOCK: 1}
+HOSTS = {CALM: 5, DISK: 1, DESCRIPTORS: 1, CLOCK: 1}
 """What else is wrong with the host, and how often."""
 
 TROUBLE = {DISK: "fill_disk", DESCRIPTORS: "take_descriptors", CLOCK: "set_clock_back"}
@@ -36,16 +36,33 @@ POINTS = 7
 
 REMOVING = tuple(name for name in ARMED if name.startswith("remove."))
 
+TWICE = 0.2
+"""So many of the jobs are asked for two times at once, as by a client whose answer was lost."""
+
+RETAINING = 0.3
+"""In so many schedules only some of the jobs that have ended are kept at last."""
+
 LASTS_S = 3.0
 """Within so many seconds everything is asked for; then all is let end."""
 
 
 @frozen(kw_only=True)
 class Part:
-    """One job's part: when it is asked for, by whom, and what is asked about it."""
+    """One job's part: when it is asked for, by whom, and what is asked about it.
+
+    Attributes:
+        at: seconds after the start.
+        context: of the client.
+        priority: in the queue.
+        twice: the same request is made two times at once.
+        work: the job.
+        acts: what is asked about it.
+    """
 
     at: float
     context: str
+    priority: int
+    twice: bool
     work: workload.Work
     acts: tuple[Act, ...]
 
@@ -61,7 +78,8 @@ class Schedule:
         parts: the jobs.
         faults: in order of time.
         removals: of jobs that have ended, by number, and the failpoint at which it is interrupted.
-        max_running: of the supervisor's settings.
+        jobs: of the supervisor's settings, the section of that name.
+        keep_jobs: the setting that it has at last; None: all are kept.
     """
 
     seed: int
@@ -70,7 +88,8 @@ class Schedule:
     parts: tuple[Part, ...]
     faults: tuple[Fault, ...]
     removals: tuple[tuple[int, str], ...]
-    max_running: int
+    jobs: dict[str, float]
+    keep_jobs: int | None
 
 
 def _acts(work: workload.Work, rng: random.Random) -> tuple[Act, ...]:
@@ -131,6 +150,8 @@ def _parts(rng: random.Random, seed: int, scratch: Path, leading: Occasion) -> l
             Part(
                 at=0.1 * number if leads else rng.uniform(0, LASTS_S * 0.7),
                 context=rng.choice(("dev", "dev", "dev-alice")),
+                priority=rng.choice((0, 0, 5)),
+                twice=rng.random() < TWICE,
                 work=work,
                 acts=leading.acts if leads else _acts(work, rng),
             )
@@ -173,5 +194,11 @@ def make(seed: int, scratch: Path) -> Schedule:
         parts=tuple(parts),
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
         removals=tuple(_removals(rng, parts, point, leading)),
-        max_running=leading.max_running or rng.choice((2, 5, 1000)),
+        jobs={
+            "max_running": leading.max_running or rng.choice((1, 2, 5, 1000)),
+            "max_running_per_owner": rng.choice((1, 2, 1000, 1000)),
+            "max_queued": rng.choice((3, 10_000, 10_000)),
+            "grace_s": 0.3,
+        },
+        keep_jobs=rng.randint(1, 5) if rng.random() < RETAINING else None,
     )

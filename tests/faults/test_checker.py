@@ -68,7 +68,7 @@ WRONG = {
     "was executed 2 times": lambda history: history.executed.append((KEY, ID, 8)),
     "was executed as 2 jobs": lambda history: history.executed.append((KEY, "id-2", 8)),
     "was executed, and there is no record": lambda history: history.executed.append(("a", "b", 1)),
-    "listed: False": lambda history: history.listed.clear(),
+    "kept; listed: False": lambda history: history.listed.clear(),
     "is running after everything": lambda history: become(history, phase=Phase.RUNNING),
     "is listed 2 times": lambda history: history.listed.append(JOB),
     "was never executed": lambda history: history.executed.clear(),

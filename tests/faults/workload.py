@@ -4,11 +4,12 @@ Each job first leaves evidence that it was run, in a file that nobody but the jo
 checker's own knowledge of who ran how often, which no record of ours can embellish.
 """
 
+import hashlib
 import random
 import shlex
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 EVIDENCE = "evidence"
 GATE = "gate"
@@ -29,6 +30,7 @@ class Work:
         code: the exit code at its own end; None: it has no end of its own.
         stdout, stderr: all that it writes by its own end.
         starts: whether its command exists.
+        secrets: contents of its files in /run/secrets, by name.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Work:
     stdout: bytes = b""
     stderr: bytes = b""
     starts: bool = True
+    secrets: dict[str, bytes] = field(factory=dict)
 
 
 def lines(key: str, stream: str, first: int, last: int) -> bytes:
@@ -113,6 +116,14 @@ def _absent(key: str, _gate: Path, _rng: random.Random) -> dict:
     return {"argv": (f"/no/such/{key}",), "code": None, "starts": False}
 
 
+def _secret(key: str, _gate: Path, rng: random.Random) -> dict:
+    """Tell what its secret's hash is; nobody but the job may be able to tell more."""
+    secret = b"secret of " + key.encode() + b" " + rng.randbytes(16).hex().encode()
+    out = f"{hashlib.sha256(secret).hexdigest()}  -\n".encode()
+    script = "sleep 0.1; sha256sum < /run/secrets/token; exit 4"
+    return {"script": script, "code": 4, "out": out, "secrets": {"token": secret}}
+
+
 KINDS = {
     "brief": _brief,
     "talks": _talks,
@@ -122,6 +133,7 @@ KINDS = {
     "deaf": _deaf,
     "late": _late,
     "absent": _absent,
+    "secret": _secret,
 }
 
 WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
@@ -153,4 +165,5 @@ def make(kind: str, key: str, scratch: Path, rng: random.Random) -> Work:
         stdout=made.get("out", b""),
         stderr=made.get("err", b""),
         starts=made.get("starts", True),
+        secrets=made.get("secrets", {}),
     )

@@ -65,7 +65,7 @@ class World:
         self.failpoints = Failpoints(folder / FAILPOINTS)
         self.supervisor = harness.Supervisor(
             self.folder / "supervisor",
-            jobs={"max_running": self.schedule.max_running, "grace_s": 0.3},
+            jobs=self.schedule.jobs,
         )
         shutil.copytree(certs, self.supervisor.certs)
         self.proxy = Proxy(self.supervisor.port)
@@ -138,6 +138,12 @@ class World:
                 continue
             return
 
+    async def retain(self, keep_jobs: int) -> None:
+        """Have the supervisor forget all jobs that have ended but the newest, from its start on."""
+        with (self.supervisor.directory / "supervisor.toml").open("a") as file:
+            file.write(f"[retention]\nkeep_jobs = {keep_jobs}\n")
+        await self.damage.kill_supervisor(for_s=0.0)
+
     def _ended(self, status: int) -> None:
         if status != -signal.SIGKILL and not self.stopping:
             self.faults.append(f"the supervisor ended with {status}")
@@ -155,14 +161,18 @@ class World:
         rows = (self.scratch / workload.EVIDENCE).read_text().splitlines()
         return [(key, job, int(pid)) for key, job, pid in map(str.split, rows)]
 
-    def left(self) -> list[str]:
-        """Give what is left over of jobs that have all ended; wait for what is just going."""
+    def left(self, listed: set[str]) -> list[str]:
+        """Give what is left over of jobs that have all ended; wait for what is just going.
+
+        Args:
+            listed: the jobs that may have files.
+        """
         end = time.monotonic() + GONE_S
-        while (found := self._left()) and time.monotonic() < end:
+        while (found := self._left(listed)) and time.monotonic() < end:
             time.sleep(0.05)
         return found
 
-    def _left(self) -> list[str]:
+    def _left(self, listed: set[str]) -> list[str]:
         state = self.supervisor.state
         ours = {self.supervisor.pid} | {p.pid for p in proctable.children(self.supervisor.pid)}
         marks = {self.failpoints.setting.encode()}
@@ -174,12 +184,26 @@ class World:
             if path.name not in STATE_FILES and not path.name.startswith("jobs.sqlite"):
                 found.append(f"in the state directory: {path.name}: {os.listdir(path)}")
         found += [f"in the trash: {path.name}" for path in (state / "trash").iterdir()]
+        found += self._told_secrets()
         for directory in (state / "jobs").iterdir():
+            if directory.name not in listed:
+                found.append(f"files of {directory.name}, which is not listed")
             for name in set(os.listdir(directory)) - JOB_FILES:
                 found.append(f"in the directory of {directory.name}: {name}")
                 if name == files.SHIM_ERROR:
                     found.append((directory / name).read_text())
         return found
+
+    def _told_secrets(self) -> list[str]:
+        """Give where the jobs' secrets can still be read."""
+        works = [part.work for part in self.schedule.parts]
+        secrets = [secret for work in works for secret in work.secrets.values()]
+        files_ = [path for path in self.supervisor.directory.rglob("*") if path.is_file()]
+        return [
+            f"a secret in {path}"
+            for path in files_
+            if secrets and any(secret in _read(path) for secret in secrets)
+        ]
 
     def end(self) -> None:
         """End it all, whatever became of it."""
@@ -192,6 +216,13 @@ class World:
         if "Traceback" in log:
             self.faults.append(f"there are tracebacks in the supervisor's log:\n{log}")
         self.faults += [f"cgroup {path} is left" for path in self.supervisor.cgroups()]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""  # it went meanwhile
 
 
 def sweep(folder: Path) -> None:
