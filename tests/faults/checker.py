@@ -90,7 +90,8 @@ def _refusal(history: History, told: Told) -> Iterator[str]:
 
 
 def _queue(history: History) -> Iterator[str]:
-    ran = [told for told in history.told.values() if told.final and told.final.started_at]
+    finals = [(told, told.final) for told in history.told.values()]
+    ran = [told for told, job in finals if job and job.started_at and job.finished_at]
     yield from _crowd("all owners", ran, history.max_running)
     for owner in {told.owner for told in ran}:
         own = [told for told in ran if told.owner == owner]
@@ -146,6 +147,8 @@ def _job(history: History, told: Told) -> Iterator[str]:
     if job is None:
         yield "it cannot be inspected at the end"
         return
+    if job.finished_at is None:
+        yield "it has ended, and has no end time"
     yield from _answers(told, job)
     yield from _outcome(history, told, job)
     yield from _evidence(history, told, job)
