@@ -51,6 +51,9 @@ from jobs_supervisor.users import User, user_of
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
 
+LAUNCH_S = 5.0
+"""So long it is tried at least: a disk that is full may have room again in a moment."""
+
 START_S = 5.0
 """How long a signal waits for a job that is just being started."""
 
@@ -336,13 +339,14 @@ class Jobs:
         """Judge and act until the job has ended; see the head of this file."""
         directory = self.directory(live.job.id)
         pause, longest = RETRY_S
-        launches = 0
+        launches, began = 0, trio.current_time()
         while not live.exited:
             try:
                 verdict = judge(directory)
                 if verdict is Verdict.FRESH:
+                    patient = trio.current_time() - began < LAUNCH_S or launches < LAUNCHES
+                    await self._launch(live, directory, tries_left=patient)
                     launches += 1
-                    await self._launch(live, directory, launches)
                 elif verdict is Verdict.ALIVE:
                     failpoint("reattach.before-connect", live.job.id)
                     link = await connect(directory)
@@ -360,13 +364,13 @@ class Jobs:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
 
-    async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
+    async def _launch(self, live: LiveJob, directory: Path, *, tries_left: bool) -> None:
         """Ask for a launch and see the job to its end, if a shim comes of it."""
         if live.record.boot != self._boot:
             await self._lose(live, directory, "the host went down while it was being started")
             return
-        if attempt > LAUNCHES:
-            why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
+        if not tries_left:
+            why = f"no shim could be started for it within {LAUNCH_S:g} s; see the supervisor's log"
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
             await self._conclude(live, job)
             return

@@ -11,7 +11,7 @@ from occasion import Act
 from schedule import Part
 
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Job
+from jobs_proto.job import Job, Limits
 from jobs_rpc import Client, End
 
 OWNERS = {"dev": "admin", "dev-alice": "alice"}
@@ -75,6 +75,8 @@ class Asking:
         return await self._client.run(
             work.argv,
             timeout_s=work.timeout_s,
+            limits=Limits(output_max_bytes=work.cap),
+            output_policy=work.policy,
             name=work.key,
             priority=self.told.priority,
             secrets=work.secrets,
@@ -119,13 +121,37 @@ class Asking:
         """Ask once: whether that was heard is part of what is tried."""
         await self._call("kill", lambda: self._client.kill(self.id, signal, grace_s))
 
+    async def update(self) -> None:
+        await self._call("update", self._update)
+
+    async def _update(self) -> Job:
+        return await self._client.update(self.id, output_max_bytes=self.told.work.raised)
+
     async def kill_surely(self) -> None:
+        await self._surely("kill", lambda: self._client.kill(self.id, "TERM", 0.2))
+
+    async def update_surely(self) -> None:
+        await self._surely("update", self._update)
+
+    async def _surely(self, what: str, ask: Callable[[], Awaitable[Job]]) -> None:
         """Ask until it is answered."""
         while True:
-            answer = await self._call("kill", lambda: self._client.kill(self.id, "TERM", 0.2))
-            if isinstance(answer, Job) or answer.code != "unavailable":
+            answer = await self._call(what, ask)
+            if isinstance(answer, Job) or answer.code not in ("unavailable", "resource_exhausted"):
                 return
             await trio.sleep(0.1)
+
+    async def find(self) -> None:
+        """Find the job of a request that got no answer: it may have been heard all the same."""
+        jobs = None
+        while jobs is None:
+            try:
+                jobs = await self._client.list(all=True)
+            except JobsError:
+                await trio.sleep(0.1)
+        for job in jobs:
+            if job.name == self.told.work.key:
+                self.told.job, self.told.refused = job, None
 
     async def follow(self, start: int = 0) -> None:
         """Follow to the end, across everything."""

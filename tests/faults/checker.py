@@ -10,8 +10,12 @@ from itertools import permutations
 
 from history import Followed, History, Told
 
+from jobs_proto.files import KEEP_TAIL
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
+
+GRAIN = 4096
+"""Under a cap, space is given back by blocks of so many bytes."""
 
 UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
 """Where a shim can die and its job is not lost: there is no identity yet, it is launched again."""
@@ -249,16 +253,53 @@ def _output(history: History, told: Told, job: Job) -> Iterator[str]:
         yield from (f"follow {number}: {fault}" for fault in _sequence(followed))
         if followed.end is not None and followed.end.job != job:
             yield f"follow {number}: it ended with {followed.end.job}, and the job is {job}"
-        yield from (f"follow {number}: {fault}" for fault in _same(followed, whole))
+        check = _same(followed, whole) if told.work.cap is None else _placed(told, followed)
+        yield from (f"follow {number}: {fault}" for fault in check)
     if whole.end is None:
         return
     if whole.end.total != job.output.total:
         yield f"follow gave {whole.end.total} bytes, and the job has {job.output.total}"
     gaps = [item for item in whole.items if isinstance(item, Gap)]
+    if told.work.cap is not None:
+        yield from _capped(history, told, job, gaps)
+        return
     if gaps and not history.gaps_allowed:
         yield f"its output has gaps: {gaps}"
     if not gaps:
         yield from _bytes(told, job, whole)
+
+
+def _placed(told: Told, followed: Followed) -> Iterator[str]:
+    """Whatever is dropped, and when: a byte that is given is the one that was written there."""
+    for item in followed.items:
+        first, past = _span(item)
+        if isinstance(item, Chunk) and item.data != told.work.stdout[first:past]:
+            agree = _common(item.data, told.work.stdout[first:past])
+            yield f"at {first + agree} is a byte that it has not written there"
+
+
+def _capped(history: History, told: Told, job: Job, gaps: list[Gap]) -> Iterator[str]:
+    """What is kept under a cap: the end, the beginning, or all, as its policy says."""
+    work, total = told.work, job.output.total
+    caps = [work.cap, work.raised] if told.asked("update") and work.raised else [work.cap]
+    if job.exit.code is not None and total != len(work.stdout):
+        yield f"{total} bytes of output, and it wrote {len(work.stdout)}"
+    if job.limits.output_max_bytes not in caps or (
+        any(call.what == "update" and isinstance(call.answer, Job) for call in told.calls)
+        and job.limits.output_max_bytes != work.raised
+    ):
+        yield f"its cap is {job.limits.output_max_bytes}; asked for were {caps}"
+    if history.gaps_allowed:
+        return
+    kept = total - sum(gap.to - gap.from_ for gap in gaps)
+    if kept > max(caps):
+        yield f"{kept} bytes are kept, and its cap is {max(caps)}"
+    if kept < min(total, min(caps) - GRAIN) and job.outcome != "lost":
+        yield f"{kept} bytes are kept of {total}, and its cap is {min(caps)}"
+    at_head = (0, job.output.retained_from)
+    tail = work.policy == KEEP_TAIL
+    if gaps and len(caps) == 1 and [_span(g) for g in gaps] != [at_head if tail else (kept, total)]:
+        yield f"its gaps are {gaps}, and it is to {work.policy} ({job.output})"
 
 
 def _sequence(followed: Followed) -> Iterator[str]:

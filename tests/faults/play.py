@@ -21,6 +21,7 @@ from world import World
 
 from jobs_certs import authority, init, issue
 from jobs_proto.errors import JobsError
+from jobs_proto.files import BLOCK
 from jobs_proto.job import Job
 from jobs_rpc import Client
 
@@ -210,7 +211,11 @@ class _Play:
 
     async def _end(self, asker: Asking) -> None:
         await asker.acted.wait()
+        if asker.told.refused is not None and asker.told.refused.code == "unavailable":
+            await asker.find()
         if asker.told.job is None:
             return
+        if asker.told.work.policy == BLOCK:
+            await asker.update_surely()
         if asker.told.work.code is None or asker.told.asked("pause"):
             await asker.kill_surely()

@@ -2,10 +2,12 @@
 
 Each schedule has a seed, one after the other from the first; `--schedules 1 --seed N` plays one
 again. The exit status is 1 if anything was found that must not be, if nobody came by a failpoint
-in many schedules, or died there in very many.
+in many schedules, or died there in very many, or if not all were played: SIGINT and SIGTERM have
+it end early, with a report of what was played.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -46,12 +48,12 @@ class Runner:
             ]
             for thread in threads:
                 thread.start()
-            try:
-                for thread in threads:
-                    thread.join()
-            except KeyboardInterrupt:
-                self._seeds = iter(())  # the workers were interrupted as well
-                raise
+            for thread in threads:
+                thread.join()
+
+    def stop(self, *_signal: object) -> None:
+        """Play what has begun to its end, and no more."""
+        self._seeds = iter(())
 
     def _deal(self, worker: Worker) -> None:
         try:
@@ -83,9 +85,12 @@ def main() -> int:
     # Where jobs and inits see the same as we: they have a /tmp and a /var/tmp of their own.
     with tempfile.TemporaryDirectory(prefix="jobs-faults-", dir="/var/lib") as folder:
         Path(folder).chmod(0o755)
-        Runner(arguments, report).run(Path(folder))
+        runner = Runner(arguments, report)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, runner.stop)
+        runner.run(Path(folder))
     print(f"\n{report.text()}\n{'seconds':<22} {time.monotonic() - began:.0f}")
-    return 0 if report.sound else 1
+    return 0 if report.sound and len(report.seeds) == arguments.schedules else 1
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ def _acts(work: workload.Work, rng: random.Random) -> tuple[Act, ...]:
     add("again", 0.4)
     add("pause", 0.3)
     add("resume", 0.3)
+    if work.raised is not None:
+        add("update", 0.6)
     grace_s = rng.choice((0.0, 0.2, 1.0))
     add("kill", 0.7 if work.code is None else 0.2, grace_s=grace_s, signal="TERM")
     return tuple(acts)

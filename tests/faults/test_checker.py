@@ -9,7 +9,7 @@ from history import Call, Followed, History, Kill, Told
 from workload import Work
 
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Exit, Job, Output, Spec
+from jobs_proto.job import Exit, Job, Limits, Output, Spec
 from jobs_proto.phases import Outcome, Phase
 from jobs_rpc import Chunk, End, Gap
 
@@ -166,9 +166,47 @@ WRONG |= {
 }
 
 
+TEN = Gap(0, 5000, "over --output-max")
+CAPPED = evolve(WORK, stdout=b"0123456789" * 1000, stderr=b"", cap=5000)
+
+
+def capped(*what, policy="keep-tail", total=10_000, retained_from=5000, cap=5000, **changes):
+    """Have the job's output be under a cap, and followed so."""
+
+    def change(history):
+        output = Output(total=total, stdout=total, retained_from=retained_from)
+        become(history, output=output, limits=Limits(output_max_bytes=cap))
+        history.told[KEY].work = evolve(CAPPED, policy=policy, **changes)
+        items(*what)(history)
+        history.told[KEY].follows[0].end = End(total, JOB.exit, history.told[KEY].final)
+
+    return change
+
+
+def kept(first, past):
+    return Chunk(first, "stdout", "t", CAPPED.stdout[first:past])
+
+
+WRONG |= {
+    "at 5002 is a byte": capped(TEN, Chunk(5000, "stdout", "t", b"01x" + bytes(4997))),
+    "6000 bytes are kept": capped(Gap(0, 4000, ""), kept(4000, 10_000), retained_from=4000),
+    "500 bytes are kept of": capped(Gap(0, 9500, ""), kept(9500, 10_000), retained_from=9500),
+    "its gaps are": capped(kept(0, 5000), Gap(5000, 10_000, "")),
+    "it is to keep-head": capped(TEN, kept(5000, 10_000), policy="keep-head"),
+    "9000 bytes of output": capped(Gap(0, 4000, ""), kept(4000, 9000), total=9000),
+    "its cap is 6000": capped(TEN, kept(5000, 10_000), cap=6000),
+    "asked for were [5000, 7000]": lambda history: (
+        tell(Call("update", JOB))(history),
+        capped(TEN, kept(5000, 10_000), raised=7000)(history),
+    ),
+}
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        capped(TEN, kept(5000, 10_000)),
+        capped(kept(0, 5000), Gap(5000, 10_000, ""), policy="keep-head", retained_from=0),
         settings(max_running=1, max_running_per_owner=1, max_queued=1),
         settings(and_another(start=19), max_running=2, max_running_per_owner=2),
         settings(and_another(start=19, owner="alice"), max_running_per_owner=1),

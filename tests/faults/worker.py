@@ -48,6 +48,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                process_group=0,  # Ctrl-C is for who deals; we end what we have begun
             )
         process = self._process
         assert process.stdin is not None

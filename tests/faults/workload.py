@@ -11,6 +11,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from jobs_proto.files import BLOCK, KEEP_HEAD, KEEP_TAIL
+
 EVIDENCE = "evidence"
 GATE = "gate"
 
@@ -30,6 +32,9 @@ class Work:
         code: the exit code at its own end; None: it has no end of its own.
         stdout, stderr: all that it writes by its own end.
         starts: whether its command exists.
+        cap: bytes of its output that are kept; it writes to stdout only. None: all.
+        raised: the cap that it is given by an update.
+        policy: what happens at the cap.
         secrets: contents of its files in /run/secrets, by name.
     """
 
@@ -42,6 +47,9 @@ class Work:
     stderr: bytes = b""
     starts: bool = True
     secrets: dict[str, bytes] = field(factory=dict)
+    cap: int | None = None
+    raised: int | None = None
+    policy: str = KEEP_TAIL
 
 
 def lines(key: str, stream: str, first: int, last: int) -> bytes:
@@ -124,6 +132,37 @@ def _secret(key: str, _gate: Path, rng: random.Random) -> dict:
     return {"script": script, "code": 4, "out": out, "secrets": {"token": secret}}
 
 
+def _capped(key: str, rng: random.Random, policy: str) -> dict:
+    """Write more than may be kept, in portions, to one stream: so each byte's place is known."""
+    script, number = [], 1
+    for _ in range(rng.randint(2, 5)):
+        last = number + rng.choice((40, 400, 3000))
+        script += [_print(key, "out", number, last), f"sleep {rng.choice((0, 0.1, 0.3))}"]
+        number = last + 1
+    out = lines(key, "out", 1, number - 1)
+    return {
+        "script": "; ".join([*script, "exit 6"]),
+        "code": 6,
+        "out": out,
+        "cap": rng.choice((4096, 10_000, 1 << 16, 1 << 17)),
+        "raised": len(out) + 1 if policy == BLOCK else rng.choice((None, 1 << 18)),
+        "policy": policy,
+    }
+
+
+def _tail(key: str, _gate: Path, rng: random.Random) -> dict:
+    return _capped(key, rng, KEEP_TAIL)
+
+
+def _head(key: str, _gate: Path, rng: random.Random) -> dict:
+    return _capped(key, rng, KEEP_HEAD)
+
+
+def _blocks(key: str, _gate: Path, rng: random.Random) -> dict:
+    """Wait at its cap until that is raised to more than it writes."""
+    return _capped(key, rng, BLOCK)
+
+
 KINDS = {
     "brief": _brief,
     "talks": _talks,
@@ -134,6 +173,9 @@ KINDS = {
     "late": _late,
     "absent": _absent,
     "secret": _secret,
+    "tail": _tail,
+    "head": _head,
+    "blocks": _blocks,
 }
 
 WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
@@ -166,4 +208,7 @@ def make(kind: str, key: str, scratch: Path, rng: random.Random) -> Work:
         stderr=made.get("err", b""),
         starts=made.get("starts", True),
         secrets=made.get("secrets", {}),
+        cap=made.get("cap"),
+        raised=made.get("raised"),
+        policy=made.get("policy", KEEP_TAIL),
     )

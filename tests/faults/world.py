@@ -36,7 +36,7 @@ FAILPOINTS = "scratch/failpoints"
 """In a world's folder."""
 
 STATE_FILES = {"jobs", "trash", "audit.log", "supervisor.lock"}
-JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT}
+JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT, files.FROM}
 
 
 class World:
