@@ -128,6 +128,8 @@ class _Play:
             await nursery.start(world.keep)
             async with world.client("dev") as admin, world.client("dev-alice") as alice:
                 clients = {"dev": admin, "dev-alice": alice}
+                for client in clients.values():
+                    await client.hello()  # a client waits only for who has answered once
                 try:
                     with trio.fail_after(schedule.LASTS_S + SETTLE_S):
                         await self._play(clients)
