@@ -17,6 +17,9 @@ import proctable
 from peers import CPUS, MEMORY, PEER_S, PIDS, TRUE, Peer, run
 
 PERIOD_US = 100_000
+TAIL = 4 << 20
+"""Of a log, in which what came on stderr may stand before the last pipeful of stdout."""
+
 BUSYBOX = "busybox"
 APPLETS = ("true", "sleep", "dd", "sh")
 SLEEP = ["/bin/sleep", "1000000"]
@@ -198,7 +201,7 @@ class Conmon(Runc):
         self._await(self.start(ident, self._bundle(ident, argv)))
         self._delete(ident)
         with self.log(ident).open("rb") as log:
-            log.seek(-min(4096, log.seek(0, os.SEEK_END)), os.SEEK_END)
+            log.seek(-min(TAIL, log.seek(0, os.SEEK_END)), os.SEEK_END)
             said = log.read().decode(errors="replace")
         self.log(ident).unlink()
         return said

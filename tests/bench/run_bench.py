@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,37 +34,47 @@ from peers import Bare, Bubblewrap, Peer, TaskSpooler  # noqa: E402
 from plot import to_svg  # noqa: E402
 from results import Results  # noqa: E402
 from scale import FULL, SMOKE, Scale  # noqa: E402
+from slurm import Slurm  # noqa: E402
 
-GROUPS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+Group = Callable[[Bench], Awaitable[None]]
+
+PEERED: dict[str, Group] = {
     "launch": launch,
     "throughput": throughput,
     "job-memory": job_memory,
+    "write": write,
+}
+ALONE: dict[str, Group] = {
     "latency": latency,
     "followers": followers,
     "follow": follow,
-    "write": write,
     "crowd": crowd,
     "requests": requests,
 }
+"""In which no peer takes part; their daemons have ended by then."""
 
-PEERS: tuple[type[Peer], ...] = (Bare, TaskSpooler, Bubblewrap, Runc, Conmon, Containerd)
+GROUPS = {**PEERED, **ALONE}
+
+PEERS: tuple[type[Peer], ...] = (Bare, TaskSpooler, Bubblewrap, Runc, Conmon, Slurm, Containerd)
 
 MAX_RUNNING = 4000
 """More than any figure has at once: nothing waits in a queue here."""
 
 
-async def measure(scale: Scale, groups: Iterable[str], directory: Path, results: Results) -> None:
+async def measure(scale: Scale, groups: Collection[str], directory: Path, results: Results) -> None:
     """Measure these groups; a group that fails is noted, and the next one has its turn."""
     settings = {"max_running": MAX_RUNNING, "max_running_per_owner": MAX_RUNNING}
     supervisor = harness.Supervisor(directory / "supervisor", jobs=settings)
-    peers = [peer() for peer in PEERS]
     try:
         supervisor.start()
-        with started(peers, directory, results) as there:
-            async with supervisor.client() as client:
-                bench = Bench(directory, scale, supervisor, client, there, results)
-                for name in groups:
-                    await _measure(bench, name)
+        async with supervisor.client() as client:
+            for part, kinds in ((PEERED, PEERS), (ALONE, ())):
+                chosen = [name for name in part if name in groups]
+                peers = [kind() for kind in kinds if chosen]
+                with started(peers, directory, results) as there:
+                    bench = Bench(directory, scale, supervisor, client, there, results)
+                    for name in chosen:
+                        await _measure(bench, name)
     finally:
         supervisor.end_clients()
         results.faults += supervisor.end()
@@ -88,7 +98,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     ]
 
 
-def bench(scale: Scale, groups: Iterable[str], out: Path) -> Results:
+def bench(scale: Scale, groups: Collection[str], out: Path) -> Results:
     """Measure, and write `results.json`, `table.md` and `plot.svg` into a folder."""
     results = Results()
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir=_place()) as folder:
@@ -124,9 +134,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     # As Ctrl-C: everything is ended and removed on the way out.
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    results = None
     try:
         results = bench(SMOKE if arguments.smoke else FULL, arguments.only, arguments.out)
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:  # from within whichever nursery
+        pass
+    if results is None:
         say("interrupted; everything was ended")
         return 130
     print((arguments.out / "table.md").read_text())

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import harness
+import proctable
 import pytest
 from figures import FIGURES, GOALS, KINDS
 from run_bench import GROUPS, PEERS
@@ -92,10 +94,30 @@ def test_the_tables_hold_every_figure_and_the_plot_is_a_picture(outcome):
     assert root.findall(".//{http://www.w3.org/2000/svg}rect")
 
 
+def left_behind(mark):
+    """Processes, cgroups and folders of the bench with this temporary name."""
+    return [
+        *(f"process {pid}" for pid in proctable.bearing(mark)),
+        *(path for base in harness.own_cgroups() for path in base.glob("jobs-bench-*")),
+        *Path("/var/tmp").glob("jobs-bench-*"),
+    ]
+
+
 def test_nothing_is_left_behind(outcome):
-    left = [base / name for base in harness.own_cgroups() for name in os.listdir(base)]
-    assert not [path for path in left if path.name.startswith("jobs-bench-")]
-    assert not list(Path("/var/tmp").glob("jobs-bench-*"))
+    assert left_behind("/var/tmp/jobs-bench-") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing_behind(tmp_path, number):
+    argv = [sys.executable, SCRIPT, "--smoke", "--out", tmp_path / "out"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as bench:
+        assert bench.stderr.readline().startswith("launch")
+        bench.send_signal(number)
+        _, said = bench.communicate(timeout=SMOKE_S)
+    assert bench.returncode == 130, said
+    assert said.endswith("interrupted; everything was ended\n")
+    assert left_behind("/var/tmp/jobs-bench-") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_peers_that_are_not_installed_are_said_to_be_so(tmp_path):
@@ -103,7 +125,7 @@ def test_peers_that_are_not_installed_are_said_to_be_so(tmp_path):
     programs.mkdir()
     for name in ("sh", "python3"):
         (programs / name).symlink_to(harness.program(name))
-    done = smoke(tmp_path / "out", "--only", "latency", path=str(programs))
+    done = smoke(tmp_path / "out", "--only", "job-memory", path=str(programs))
     found = json.loads((tmp_path / "out/results.json").read_text())
     assert done.returncode == 0, done.stderr
     assert found["missing"]["bwrap"] == "not installed: bwrap (bubblewrap)"
