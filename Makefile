@@ -20,7 +20,7 @@ PEERS := bubblewrap runc conmon containerd slurm-wlm task-spooler busybox-static
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest test-faults test-v2 bench bench-smoke bench-peers wheel venv test-packages clean
+.PHONY: help demo test lint pytest test-faults test-v2 bench bench-smoke bench-profile bench-peers wheel venv test-packages clean
 
 help:
 	@echo 'make demo           see it work: about half a minute, leaves nothing behind'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
 	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
 	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
+	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'
 	@echo 'make bench-peers    as root: apt-get install $(PEERS)'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
@@ -90,6 +91,9 @@ bench: $(STAMP)
 
 bench-smoke: $(STAMP)
 	$(BIN)/python tests/bench/run_bench.py --smoke $(ARGS)
+
+bench-profile: $(STAMP)
+	$(BIN)/python tests/bench/profile_launch.py $(ARGS)
 
 # Their services are neither started nor needed: the bench starts daemons of its own.
 bench-peers:

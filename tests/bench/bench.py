@@ -81,14 +81,16 @@ class Bench:
         for job in jobs:
             await self.client.wait(job.id)
 
-    async def alternate(self, figure: str, contestants: Mapping[str, Sample], rounds: int) -> None:
+    async def alternate(
+        self, figure: str, contestants: Mapping[str, Sample], rounds: int, *, warm_ups: int = 1
+    ) -> None:
         """Sample contestants in turn, so that what befalls the machine befalls all of them.
 
         Each second round is in reverse, so that none always comes after the same other. One that
-        fails is out, and said so.
+        fails is out, and said so. Warm-ups, which come first, are not counted.
         """
         left = dict(contestants)
-        for number in range(-self.scale.warm_ups, rounds):
+        for number in range(-warm_ups, rounds):
             for name in list(left) if number % 2 else list(reversed(left)):
                 try:
                     value = await left[name]()

@@ -29,7 +29,8 @@ async def launch(bench: Bench) -> None:
 
     contestants: dict[str, Sample] = {"jobs": ours}
     contestants |= {name: partial(theirs, peer) for name, peer in bench.peers.items()}
-    await bench.alternate("launch", contestants, bench.scale.rounds)
+    scale = bench.scale
+    await bench.alternate("launch", contestants, scale.rounds, warm_ups=scale.warm_ups)
 
 
 async def throughput(bench: Bench) -> None:

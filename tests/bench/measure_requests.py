@@ -33,10 +33,14 @@ async def requests(bench: Bench) -> None:
     }
     assert params.keys() == {*REQUESTS, ALL}
     async with bench.sleepers(min(RUNNING, bench.scale.records)):
+        times: dict[str, list[float]] = {name: [] for name in params}
         contestants: dict[str, Sample] = {
-            name: partial(_ask, bench, name, params[name]) for name in params
+            name: partial(_ask, bench, name.partition(" ")[0], each, times[name])
+            for name, each in params.items()
         }
         await bench.alternate("requests", contestants, bench.scale.bulk_rounds)
+    for name, each in times.items():
+        bench.results.add("answers", name, each[CLIENTS * bench.scale.requests :])  # the warm-up
 
 
 async def _fill(path: Path, job_id: str, count: int) -> None:
@@ -54,10 +58,8 @@ async def _fill(path: Path, job_id: str, count: int) -> None:
     store.close()
 
 
-async def _ask(bench: Bench, name: str, params: dict[str, object]) -> float:
-    """Ask from all clients; give answers per second, and note the time of each."""
-    times: list[float] = []
-    method = name.partition(" ")[0]
+async def _ask(bench: Bench, method: str, params: dict[str, object], times: list[float]) -> float:
+    """Ask from all clients; give answers per second, and note the time of each, in ms."""
 
     async def ask(client: Client) -> None:
         for _ in range(bench.scale.requests):
@@ -71,9 +73,8 @@ async def _ask(bench: Bench, name: str, params: dict[str, object]) -> float:
         async with trio.open_nursery() as asking:
             for client in clients:
                 asking.start_soon(ask, client)
-        rate = len(times) / watch.s
+        rate = CLIENTS * bench.scale.requests / watch.s
         nursery.cancel_scope.cancel()
-    bench.results.add("answers", name, times)
     return rate
 
 

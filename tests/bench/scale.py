@@ -10,7 +10,7 @@ class Scale:
     Attributes:
         rounds: samples of each contestant that is quick to sample.
         bulk_rounds: samples of each that moves much data or runs many jobs.
-        warm_ups: samples of each contestant that are not counted, before all others.
+        warm_ups: launches of each contestant that are not counted; of all else there is one.
         shells: clients at once, of `throughput`.
         per_shell: jobs that each of them runs in one sample.
         sleepers: running jobs, of `job-memory`.

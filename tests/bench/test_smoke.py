@@ -12,8 +12,8 @@ from pathlib import Path
 import harness
 import proctable
 import pytest
-from figures import FIGURES, GOALS, KINDS
-from run_bench import GROUPS, PEERS
+from figures import FIGURES, GOALS
+from run_bench import PEERS
 
 pytestmark = pytest.mark.root
 
@@ -130,11 +130,3 @@ def test_peers_that_are_not_installed_are_said_to_be_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert found["missing"]["bwrap"] == "not installed: bwrap (bubblewrap)"
     assert found["missing"].keys() == peers() - {"fork + exec"}
-
-
-def test_figures_goals_and_groups_name_each_other_rightly():
-    keys = {figure.key for figure in FIGURES}
-    assert len(keys) == len(FIGURES)
-    assert {figure.group for figure in FIGURES} == GROUPS.keys()
-    assert {goal.figure for goal in GOALS} <= keys
-    assert {goal.kind for goal in GOALS} <= set(KINDS)
