@@ -1,5 +1,6 @@
 """What a host in trouble may do to jobs: each kind of trouble by itself, step by step."""
 
+import random
 import tempfile
 from contextlib import asynccontextmanager
 from math import inf
@@ -10,7 +11,7 @@ import pytest
 import trio
 import workload
 from play import certificates
-from schedule import CALM, CLOCK, DESCRIPTORS, DISK, Schedule
+from schedule import CALM, CLOCK, DESCRIPTORS, DISK, Part, Schedule
 from world import FAKETIME, World
 
 from jobs_proto.errors import JobsError
@@ -29,19 +30,23 @@ def certs():
         yield folder
 
 
-@asynccontextmanager
-async def host(trouble, certs, **settings):
-    """Give a supervisor on such a host, a client, and a nursery; at the end, nothing is left."""
-    schedule = Schedule(
+def _schedule(trouble, settings, parts=()):
+    return Schedule(
         seed=0,
         point="",
         host=trouble,
-        parts=(),
+        parts=parts,
         faults=(),
         removals=(),
-        jobs={**SETTINGS, **settings},
+        jobs=settings,
         keep_jobs=None,
     )
+
+
+@asynccontextmanager
+async def host(trouble, certs, **settings):
+    """Give a supervisor on such a host, a client, and a nursery; at the end, nothing is left."""
+    schedule = _schedule(trouble, {**SETTINGS, **settings})
     with tempfile.TemporaryDirectory(prefix="jobs-faults-", dir="/var/lib") as folder:
         Path(folder).chmod(0o755)
         world = World(schedule=schedule, folder=Path(folder), certs=certs)
@@ -158,3 +163,16 @@ async def test_a_clock_that_is_set_back_changes_no_order_and_no_deadline(certs):
         starts = [job.started_at for job in ended]
         assert starts == sorted(starts)
         assert [job.id for job in await client.list(all=True)] == [third.id, second.id, first.id]
+
+
+def test_a_secret_that_can_still_be_read_is_found(certs, tmp_path):
+    work = workload.make("secret", "s0j0", tmp_path / "scratch", random.Random(1))
+    part = Part(at=0.0, context="dev", priority=0, twice=False, work=work, acts=())
+    world = World(schedule=_schedule(CALM, SETTINGS, (part,)), folder=tmp_path, certs=certs)
+    try:
+        assert world.secrets_told() == []
+        found = world.supervisor.directory / "found"
+        found.write_bytes(b"before " + work.secrets["token"] + b" after")
+        assert world.secrets_told() == [f"a secret in {found}"]
+    finally:
+        world.end()

@@ -184,7 +184,7 @@ class World:
             if path.name not in STATE_FILES and not path.name.startswith("jobs.sqlite"):
                 found.append(f"in the state directory: {path.name}: {os.listdir(path)}")
         found += [f"in the trash: {path.name}" for path in (state / "trash").iterdir()]
-        found += self._told_secrets()
+        found += self.secrets_told()
         for directory in (state / "jobs").iterdir():
             if directory.name not in listed:
                 found.append(f"files of {directory.name}, which is not listed")
@@ -194,7 +194,7 @@ class World:
                     found.append((directory / name).read_text())
         return found
 
-    def _told_secrets(self) -> list[str]:
+    def secrets_told(self) -> list[str]:
         """Give where the jobs' secrets can still be read."""
         works = [part.work for part in self.schedule.parts]
         secrets = [secret for work in works for secret in work.secrets.values()]
