@@ -168,11 +168,12 @@ async def test_a_clock_that_is_set_back_changes_no_order_and_no_deadline(certs):
 def test_a_secret_that_can_still_be_read_is_found(certs, tmp_path):
     work = workload.make("secret", "s0j0", tmp_path / "scratch", random.Random(1))
     part = Part(at=0.0, context="dev", priority=0, twice=False, work=work, acts=())
-    world = World(schedule=_schedule(CALM, SETTINGS, (part,)), folder=tmp_path, certs=certs)
+    schedule = _schedule(CALM, SETTINGS, (part,))
+    world = World(schedule=schedule, folder=tmp_path, certs=certs)
     try:
         assert world.secrets_told() == []
         found = world.supervisor.directory / "found"
         found.write_bytes(b"before " + work.secrets["token"] + b" after")
         assert world.secrets_told() == [f"a secret in {found}"]
     finally:
-        world.end()
+        world.gate.close()
