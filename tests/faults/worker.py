@@ -23,7 +23,7 @@ import world  # noqa: E402
 from play import Played, play  # noqa: E402
 from report import Result  # noqa: E402
 
-PLAY_S = 300.0
+PLAY_S = 600.0
 """How long one schedule may take, whatever goes wrong: several times what its waits allow."""
 
 
