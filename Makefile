@@ -25,7 +25,7 @@ help:
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
 	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
-	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
+	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only, and our units on a systemd; as root, see tests/cgroup_v2'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
 	@echo 'make test-packages  as root: apt-get install $(TEST_PACKAGES), which some tests use'
@@ -77,7 +77,14 @@ test-faults: $(STAMP)
 	fi
 
 test-v2:
-	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)
+ifdef ARGS
+	tests/cgroup_v2/run $(ARGS)
+else
+	@status=0; \
+	tests/cgroup_v2/run --systemd tests/cgroup_v2/test_systemd.py || status=$$?; \
+	tests/cgroup_v2/run -m v2 tests/cgroup_v2 tests/integration || status=$$?; \
+	exit $$status
+endif
 
 wheel: $(STAMP)
 	rm -rf dist build
