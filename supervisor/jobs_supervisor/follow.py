@@ -11,6 +11,10 @@ from jobs_proto.wire import unstructure
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import OutputReader, Piece, indexed
 
+NO_SPACE = "no space to keep it"
+HOST_WENT_DOWN = "the host went down before it was on the disk"
+"""Why bytes are missing."""
+
 
 class Sink(Protocol):
     """Who is told; that it waits for a slow client is all the flow control."""
@@ -34,16 +38,19 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     reader = OutputReader(directory, params.start, merge=not params.timestamps)
     try:
         while True:
-            exited = live.exited  # looked at before the index: then the index is final
+            # Looked at before the index: when it has exited, the index is final; and what a full
+            # disk keeps from the index is not waited for again until there is more.
+            exited, known = live.exited, live.total
+            short = NO_SPACE if live.job.output.lost else HOST_WENT_DOWN
             while (piece := reader.next()) is not None:
-                await _send(reader, piece, params, sink)
+                await _send(reader, piece, params, sink, short)
             if exited:
                 while (piece := reader.rest(live.total)) is not None:
-                    await _send(reader, piece, params, sink)
+                    await _send(reader, piece, params, sink, short)
                 break
             if not params.wait:
                 break
-            await live.more_than(reader.offset)
+            await live.more_than(max(reader.offset, known))
     finally:
         reader.close()
     job = unstructure(live.job)
@@ -54,14 +61,12 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     await sink.notify("end", {"total": total, "exit": exit_, "job": job})
 
 
-async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) -> None:
+async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink, short: str) -> None:
     name = STREAM_NAMES[piece.stream]
     if params.stream is not None and params.stream != name:
         return
     if piece.gap:
-        await sink.notify(
-            "gap", {"from": piece.start, "to": piece.end, "reason": "no space to keep it"}
-        )
+        await sink.notify("gap", {"from": piece.start, "to": piece.end, "reason": NO_SPACE})
         return
     data = await reader.data(piece)
     failpoint("follow.before-chunk")
@@ -69,5 +74,4 @@ async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) 
         await sink.chunk(piece.start, name, timestamp(piece.time_ns), data)
     missing = piece.start + len(data)
     if missing < piece.end:
-        reason = "the host went down before it was on the disk"
-        await sink.notify("gap", {"from": missing, "to": piece.end, "reason": reason})
+        await sink.notify("gap", {"from": missing, "to": piece.end, "reason": short})
