@@ -143,8 +143,36 @@ class Client:
         return _read_map(await self.call("hello", _params(methods.Hello, client="jobs_rpc")))
 
     async def whoami(self) -> dict[str, Any]:
-        """Ask whom we are taken for: `{identity, roles, fingerprint, not_after}`."""
+        """Ask whom we are taken for: `{identity, roles, groups, bound, fingerprint, not_after}`."""
         return _read_map(await self.call("whoami", {}))
+
+    async def can_i(
+        self,
+        action: str,
+        job_id: str | None = None,
+        *,
+        identity: str | None = None,
+        roles: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Ask what would be decided: `{identity, roles, bound, allow, why, plugin}`.
+
+        Args:
+            action: a method's name, or a further action, such as `run_as`.
+            job_id: the job, for what is about one.
+            identity: whether somebody else may; None: whether we may.
+            roles: those in the certificate of `identity`, if it is not bound to others.
+
+        Raises:
+            JobsError: `not_found`: no such job, or none that the identity may see.
+        """
+        params = _params(
+            methods.CanI, action=action, id=job_id, identity=identity, roles=tuple(roles)
+        )
+        return _read_map(await self.call("can_i", params))
+
+    async def policy(self) -> dict[str, Any]:
+        """Ask for the rules of who may do what: `{rules: [{role, action, whose}…]}`."""
+        return _read_map(await self.call("policy", {}))
 
     async def run(
         self,

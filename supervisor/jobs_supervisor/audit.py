@@ -1,15 +1,28 @@
 """The audit log: each decision about who may do what, one JSON line, in the state directory."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from jobs_plugins.decision import Decision
 from jobs_proto.identity import Identity
 
-Audit = Callable[[Identity, str, str | None, Decision], None]
+
+class Audit(Protocol):
+    """Writes a decision down; of a question (`can_i`), who asked it."""
+
+    def __call__(
+        self,
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        """Write a line."""
 
 
 def open_audit(path: Path) -> Audit:
@@ -25,11 +38,20 @@ def open_audit(path: Path) -> Audit:
     )
     errors = structlog.get_logger()
 
-    def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
+    def audit(
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        who = asked_by or identity
         logger.info(
-            "decision",
-            who=identity.name,
-            certificate=identity.fingerprint,
+            "question" if asked_by else "decision",
+            who=who.name,
+            certificate=who.fingerprint,
+            **({"about": identity.name} if asked_by else {}),
             action=action,
             job=job,
             verdict="allow" if decision.allow else "deny",
