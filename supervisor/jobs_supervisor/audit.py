@@ -7,7 +7,10 @@ from pathlib import Path
 import structlog
 
 from jobs_plugins.decision import Decision
+from jobs_plugins.hook import Failure
 from jobs_proto.identity import Identity
+
+log = structlog.get_logger()
 
 Audit = Callable[[Identity, str, str | None, Decision], None]
 
@@ -23,7 +26,6 @@ def open_audit(path: Path) -> Audit:
             structlog.processors.JSONRenderer(),
         ],
     )
-    errors = structlog.get_logger()
 
     def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
         logger.info(
@@ -36,10 +38,13 @@ def open_audit(path: Path) -> Audit:
             plugin=decision.plugin,
             why=decision.why,
         )
-        for failure in decision.failures:
-            errors.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
     return audit
+
+
+def log_failure(failure: Failure) -> None:
+    """Say in the supervisor's log what a plugin did wrong."""
+    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
 
 def set_up_logging(*, json: bool) -> None:

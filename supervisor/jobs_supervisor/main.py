@@ -20,7 +20,7 @@ from jobs_plugins.plugins import Plugins
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
-from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.audit import log_failure, open_audit, set_up_logging
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
@@ -128,7 +128,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit()
-    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s)
+    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
@@ -168,7 +168,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs).table(),
+                handlers=Handlers(jobs, plugins).table(),
             )
             server = Server(
                 settings=settings.server,
