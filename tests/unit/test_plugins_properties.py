@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -74,6 +74,7 @@ def ask(plugins, *, gone_after=float("inf")):
     return trio.run(decide, clock=MockClock(autojump_threshold=0))
 
 
+@settings(deadline=None)  # of time that passes elsewhere
 @given(PLUGINS)
 def test_no_answers_exceptions_and_hangs_give_an_allow_that_no_plugin_gave(plugins):
     decisions, took = ask(plugins)
@@ -95,6 +96,7 @@ def test_no_answers_exceptions_and_hangs_give_an_allow_that_no_plugin_gave(plugi
             ]
 
 
+@settings(deadline=None)  # of time that passes elsewhere
 @given(PLUGINS, st.sampled_from([0, 0.4, 1, 1.95]))
 def test_a_request_that_is_cancelled_is_never_decided_late(plugins, gone_after):
     decisions, took = ask(plugins, gone_after=gone_after)
@@ -143,6 +145,7 @@ def granted(asked, default, maximum, tree, imposed):
         return None
 
 
+@settings(deadline=None)  # of time that passes elsewhere
 @given(SOME_LIMITS, SOME_LIMITS, SOME_LIMITS, TREES, st.lists(SOME_LIMITS, max_size=4))
 def test_limits_only_ever_tighten(asked, default, maximum, tree, given_by_plugins):
     imposed = [(f"p{n}", limits) for n, limits in enumerate(given_by_plugins)]
@@ -166,6 +169,7 @@ def test_limits_only_ever_tighten(asked, default, maximum, tree, given_by_plugin
             assert value == getattr(without.limits, name) or name == "swap_bytes"
 
 
+@settings(deadline=None)  # of time that passes elsewhere
 @given(st.lists(SOME_LIMITS, min_size=1, max_size=5), st.randoms())
 def test_the_order_of_limits_changes_none(some, random):
     shuffled = some[:]
