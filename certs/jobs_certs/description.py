@@ -17,6 +17,10 @@ from jobs_proto.job import timestamp
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
+WARN_DAYS = 14
+"""Whoever has fewer days left is told: time enough to ask for another, and to be on holiday."""
+
+
 @frozen(kw_only=True)
 class Description:
     """A certificate for people to read; as a map it is what `certs show --json` prints.

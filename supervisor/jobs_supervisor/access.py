@@ -4,14 +4,19 @@ It is whole before anybody gets to see it, and then takes the old one's place in
 no moment at which the new list of the revoked counts and the new policy does not.
 """
 
+from pathlib import Path
+
+import structlog
 from attrs import evolve, fields, frozen
 from OpenSSL import SSL
 
-from jobs_certs import Trust, load_trust, show
+from jobs_certs import WARN_DAYS, Trust, load_trust, show
 from jobs_plugins.policy import Policy
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
 from jobs_supervisor.config import Settings
+
+log = structlog.get_logger()
 
 RELOADED = ("ca", "cert", "key", "crl")
 """Of `[server]`, with their files."""
@@ -25,11 +30,13 @@ class Access:
         context: for handshakes.
         trust: for those who are in already.
         policy: what they may.
+        cert: the file of our own certificate.
     """
 
     context: SSL.Context
     trust: Trust
     policy: Policy
+    cert: Path
 
 
 def load_access(settings: Settings) -> Access:
@@ -47,7 +54,16 @@ def load_access(settings: Settings) -> Access:
             "failed_precondition",
             f"{server.cert} is a {kind}'s certificate; issue one with --role server",
         )
-    return Access(context, trust, settings.policy)
+    return Access(context, trust, settings.policy, server.cert)
+
+
+def warn_of_age(access: Access) -> None:
+    """Say in the log what ends soon, or should have been followed by something newer."""
+    for issuer in access.trust.overdue():
+        log.warning("the list of the revoked should have been followed by a newer one", of=issuer)
+    left = show(access.cert).days_left
+    if left < WARN_DAYS:
+        log.warning("our certificate ends soon", file=str(access.cert), days_left=left)
 
 
 def needs_restart(old: Settings, new: Settings) -> list[str]:

@@ -7,7 +7,10 @@ from typing import Protocol
 import structlog
 
 from jobs_plugins.decision import Decision
+from jobs_plugins.hook import Failure
 from jobs_proto.identity import Identity
+
+log = structlog.get_logger()
 
 
 class Audit(Protocol):
@@ -36,7 +39,6 @@ def open_audit(path: Path) -> Audit:
             structlog.processors.JSONRenderer(),
         ],
     )
-    errors = structlog.get_logger()
 
     def audit(
         identity: Identity,
@@ -58,10 +60,13 @@ def open_audit(path: Path) -> Audit:
             plugin=decision.plugin,
             why=decision.why,
         )
-        for failure in decision.failures:
-            errors.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
     return audit
+
+
+def log_failure(failure: Failure) -> None:
+    """Say in the supervisor's log what a plugin did wrong."""
+    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
 
 def set_up_logging(*, json: bool) -> None:

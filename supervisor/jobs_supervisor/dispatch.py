@@ -11,8 +11,6 @@ from itertools import chain, islice
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from jobs_plugins.decision import Decision
 from jobs_plugins.plugins import Plugins
 from jobs_plugins.rules import ACTIONS, ANYTHING, CAN_I_AS, RUN_AS, RUN_PRIVILEGED
@@ -39,8 +37,6 @@ NOBODYS = LiveJob(
     Record(job=Job(id=str(UUID(int=0)), owner="", spec=Spec(argv=("true",)), created_at=""))
 )
 """What plugins are asked about in the place of a job that does not exist."""
-
-log = structlog.get_logger()
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -76,8 +72,11 @@ class Call:
         assert self._target is not None, f"{self.method} is not about one job"
         return self._target
 
-    async def visible(self, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those that the caller may see; for lists, so not written down one by one."""
+    async def visible(self, jobs: Sequence[LiveJob]) -> tuple[list[LiveJob], bool]:
+        """Give those that the caller may see; for lists, so not written down one by one.
+
+        And whether all could be decided in time; if not, it is no use to ask about more.
+        """
         return await self._dispatcher.visible(self.identity, jobs)
 
     async def consider(self, about: Identity) -> Decision:
@@ -174,14 +173,14 @@ class Dispatcher:
         """Call the handler of an allowed request."""
         return await self._handlers[call.method](call)
 
-    async def visible(self, identity: Identity, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those jobs that exist for this caller."""
+    async def visible(
+        self, identity: Identity, jobs: Sequence[LiveJob]
+    ) -> tuple[list[LiveJob], bool]:
+        """Give those jobs that exist for this caller, and whether all could be decided in time."""
         about = [live.job for live in jobs]
         decisions = await self._plugins.decide_each(identity, SEE, None, about)
-        failed = {failure.plugin: failure for each in decisions for failure in each.failures}
-        for failure in failed.values():  # one line for each, and not one for each job
-            log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
-        return [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        seen = [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        return seen, not any(decision.hung for decision in decisions)
 
     def _further_actions(self, request: object) -> list[str]:
         """Give what a request needs to be allowed besides."""
@@ -216,8 +215,9 @@ class Dispatcher:
         # What is not there is looked at as long as what may not be seen: plugins take their time.
         parts = in_parts(self._jobs.matching(text))
         for some in chain([next(parts, [NOBODYS])], parts):
-            found += [each for each in await self.visible(identity, some) if each is not NOBODYS]
-            if len(found) >= MAX_NAMESAKES:
+            seen, decided = await self.visible(identity, some)
+            found += [live for live in seen if live is not NOBODYS]
+            if len(found) >= MAX_NAMESAKES or not decided:
                 break
         if not found:
             raise JobsError(

@@ -1,11 +1,13 @@
 """What each method does, once it was allowed. Of `follow`, only the response: see `follow`."""
 
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 
 import trio
 from attrs import evolve
 
+from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import Roles
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, signal_number
@@ -31,11 +33,13 @@ class Handlers:
 
     Args:
         jobs: all of them.
+        plugins: for their limits.
         roles: what the installation says about who may do what.
     """
 
-    def __init__(self, jobs: Jobs, roles: Roles) -> None:
+    def __init__(self, jobs: Jobs, plugins: Plugins, roles: Roles) -> None:
         self._jobs = jobs
+        self._plugins = plugins
         self._roles = roles
 
     def table(self) -> dict[str, Handler]:
@@ -91,21 +95,25 @@ class Handlers:
         return {"rules": [{"role": r.role, "action": r.action, "whose": r.whose} for r in rules]}
 
     async def _run(self, call: Call) -> object:
+        impose = partial(self._plugins.limit, call.identity, call.params.spec)
         if call.params.dry_run:
-            return await self._jobs.rehearse(call.identity.name, call.params)
-        return unstructure(await self._jobs.submit(call.identity.name, call.params))
+            return await self._jobs.rehearse(call.identity.name, call.params, impose)
+        return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
 
     async def _list(self, call: Call) -> object:
         listed: list[dict[str, object]] = []
         size = 0
         for part in in_parts(self._candidates(call)):
-            for live in await call.visible(part):
+            seen, decided = await call.visible(part)
+            for live in seen:
                 size += _weight(live.job)
                 if size > LIST_BYTES:
                     return {"jobs": listed, "complete": False}
                 listed.append(unstructure(live.job))
                 if len(listed) == call.params.limit:
                     return {"jobs": listed, "complete": True}
+            if not decided:
+                return {"jobs": listed, "complete": False}
             await trio.lowlevel.checkpoint()
         return {"jobs": listed, "complete": True}
 

@@ -22,7 +22,7 @@ from jobs_plugins.roles import Roles
 from jobs_proto.errors import JobsError
 from jobs_supervisor import dev, isolation
 from jobs_supervisor.access import load_access
-from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.audit import log_failure, open_audit, set_up_logging
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
@@ -133,7 +133,9 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     _raise_file_limit()
     access = load_access(settings)
     roles = Roles(access.policy)
-    plugins = Plugins(make_manager(roles=roles), decide_s=settings.plugins.decide_s)
+    plugins = Plugins(
+        make_manager(roles=roles), decide_s=settings.plugins.decide_s, failed=log_failure
+    )
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     listeners = await _listen(settings, arguments.config)
@@ -169,7 +171,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, roles).table(),
+                handlers=Handlers(jobs, plugins, roles).table(),
             )
             server = Server(
                 settings=settings.server,

@@ -6,15 +6,18 @@ while one is under way, one counts.
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 import trio
 
 from jobs_certs import CertsError
 from jobs_proto.errors import JobsError
-from jobs_supervisor.access import load_access, needs_restart
+from jobs_supervisor.access import load_access, needs_restart, warn_of_age
 from jobs_supervisor.config import Settings
 from jobs_supervisor.server import Server
+
+DAY_S = 86_400.0
 
 log = structlog.get_logger()
 
@@ -43,9 +46,14 @@ class Reloader:
                     continue  # the one that waits will see all that there is
 
     async def run(self, server: Server) -> None:
-        """Reload whenever it was asked for."""
-        async for _ in self._asked:
-            await self._reload(server)
+        """Reload whenever it was asked for; once a day, say what ends soon."""
+        while True:
+            with suppress(CertsError):  # somebody is at it: the reload that follows will say
+                warn_of_age(server.access)
+            with trio.move_on_after(DAY_S) as day:
+                await self._asked.receive()
+            if not day.cancelled_caught:
+                await self._reload(server)
 
     async def _reload(self, server: Server) -> None:
         try:

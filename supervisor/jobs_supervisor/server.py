@@ -61,7 +61,7 @@ class Server:
         jobs: Jobs,
     ) -> None:
         self.settings = settings
-        self._access = access
+        self.access = access
         self._roles = roles
         self._plugins = plugins
         self.dispatcher = dispatcher
@@ -96,7 +96,7 @@ class Server:
         New connections and requests do so at once. Those who are connected are looked at again, and
         what they wait for or follow is decided again; listeners stay.
         """
-        self._access = access
+        self.access = access
         self._roles.policy = access.policy
         connected = tuple(self._clients)
         for client in connected:
@@ -113,8 +113,8 @@ class Server:
             JobsError: `permission_denied`: nobody who is let in.
         """
         access = None
-        while access is not self._access:
-            access = self._access
+        while access is not self.access:
+            access = self.access
             if fault := access.trust.fault(client.certificate):
                 raise JobsError("permission_denied", fault)
             client.known = await self._identify(client.certificate)
@@ -127,10 +127,6 @@ class Server:
             raise JobsError(
                 "permission_denied", f"your certificate cannot be used: {error}"
             ) from None
-        except JobsError as error:
-            if error.__cause__ is not None:
-                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
-            raise
 
     def start_work(self) -> None:
         """Count a request that is being answered."""
@@ -148,7 +144,7 @@ class Server:
             await trio.aclose_forcefully(raw)
             return
         self._connections += 1
-        stream = TLSStream(raw.socket, self._access.context, server_name=None)
+        stream = TLSStream(raw.socket, self.access.context, server_name=None)
         try:
             await self._serve_stream(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
