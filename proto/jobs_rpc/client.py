@@ -48,6 +48,9 @@ class Client:
         settings: whom to connect to, and as whom.
         reconnect_s: seconds that `wait` and `follow` go on trying after the supervisor was lost.
         told: called with the reason when it is lost and they begin to try.
+
+    Attributes:
+        settings: as above.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Client:
         reconnect_s: float = RECONNECT_S,
         told: Callable[[Exception], None] | None = None,
     ) -> None:
+        self.settings: Final = settings
         self._dialer: Final = Dialer(settings)
         self._reconnect_s: Final = reconnect_s
         self._told: Final = told
