@@ -14,6 +14,7 @@ from jobs_cli.verbs.inspect import inspect
 from jobs_cli.verbs.kill import kill
 from jobs_cli.verbs.list import list_
 from jobs_cli.verbs.pause import pause, resume
+from jobs_cli.verbs.plugins import plugins
 from jobs_cli.verbs.remove import remove
 from jobs_cli.verbs.run import run
 from jobs_cli.verbs.shell_init import shell_init
@@ -73,6 +74,7 @@ VERBS: Final = (
     Verb(resume, "resume"),
     Verb(remove, "remove", ("rm",)),
     Verb(whoami, "whoami"),
+    Verb(plugins, "plugins"),
     Verb(shell_init, "shell-init"),
     Verb(version, "version"),
 )

@@ -146,6 +146,10 @@ class Client:
         """Ask whom we are taken for: `{identity, roles, fingerprint, not_after}`."""
         return _read_map(await self.call("whoami", {}))
 
+    async def plugins(self) -> dict[str, Any]:
+        """Ask which plugins are loaded: `{plugins: [{name, origin, hooks}…], order: {hook: …}}`."""
+        return _read_map(await self.call("plugins", {}))
+
     async def run(
         self,
         command: Sequence[str] | Spec,

@@ -31,12 +31,12 @@ class Handlers:
 
     Args:
         jobs: all of them.
-        plugins: for their limits.
+        plugins: for their limits, and to tell of.
     """
 
     def __init__(self, jobs: Jobs, plugins: Plugins) -> None:
         self._jobs = jobs
-        self._plugins = plugins
+        self._asked = plugins
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -67,7 +67,7 @@ class Handlers:
         }
 
     async def _run(self, call: Call) -> object:
-        impose = partial(self._plugins.limit, call.identity, call.params.spec)
+        impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
             return await self._jobs.rehearse(call.identity.name, call.params, impose)
         return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
@@ -128,3 +128,6 @@ class Handlers:
 
     async def _follow(self, call: Call) -> object:
         return {"id": call.target.job.id, "start": call.params.start}
+
+    async def _plugins(self, _call: Call) -> object:
+        return self._asked.manager.describe()

@@ -15,8 +15,10 @@ import structlog
 import trio
 
 from jobs_certs import CertsError, show
-from jobs_plugins.manager import PluginError, make_manager
+from jobs_plugins.events import Events
+from jobs_plugins.manager import make_manager
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.sources import PluginError
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
@@ -128,7 +130,12 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit()
-    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s, failed=log_failure)
+    manager = make_manager(
+        directory=settings.plugins.dir,
+        disabled=settings.plugins.disabled,
+        config=settings.plugins.config,
+    )
+    plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
@@ -139,7 +146,8 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         )
     listeners = await _listen(settings, arguments.config)
     audit = open_audit(settings.state_dir / "audit.log")
-    store = Store(settings.state_dir / "jobs.sqlite")
+    events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
+    store = Store(settings.state_dir / "jobs.sqlite", events.publish)
     forkserver = ForkServer()
     stop = trio.Event()
     async with trio.open_nursery() as writing:
@@ -163,6 +171,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             )
             await jobs.restore()
             nursery.start_soon(retention.run)
+            nursery.start_soon(events.run)
             dispatcher = Dispatcher(
                 plugins=plugins,
                 audit=audit,

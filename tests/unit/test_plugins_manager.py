@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs_plugins import Allow, hookimpl
-from jobs_plugins.manager import PluginError, make_manager
+from jobs_plugins.manager import make_manager
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.sources import PluginError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
 
