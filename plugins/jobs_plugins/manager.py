@@ -60,9 +60,9 @@ class Manager(pluggy.PluginManager):
 
     def in_order(self) -> Iterator[tuple[str, list[str]]]:
         """Give each hook that a plugin has, and their names, in the order in which it is called."""
-        for name in dir(spec):
-            hook = getattr(self.hook, name, None)
-            if hook is not None and (found := hook.get_hookimpls()):
+        for name in (name for name in dir(spec) if name.startswith("jobs_")):
+            hook: pluggy.HookCaller = getattr(self.hook, name)
+            if found := hook.get_hookimpls():
                 yield name, [each.plugin_name for each in reversed(found)]
 
 

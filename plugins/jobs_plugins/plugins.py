@@ -110,7 +110,7 @@ class Plugins:
             elif answer is not None:
                 failure = self._fault_of(hook, answer)
                 raise JobsError(
-                    "unavailable",
+                    "failed_precondition",  # not unavailable: clients would try again, and again
                     f"the job was not taken on: {failure.words} for its limits; the reason is in "
                     "the supervisor's log",
                 )
