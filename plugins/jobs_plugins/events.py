@@ -53,8 +53,13 @@ class Events:
         for listener in self._listeners:
             listener.put(event)
 
+    def close(self) -> None:
+        """Take no more: `run` returns when all that were taken are told."""
+        for listener in self._listeners:
+            listener.close()
+
     async def run(self) -> None:
-        """Tell the plugins, until cancelled; what waits then is never told."""
+        """Tell the plugins; what waits when this is cancelled is never told."""
         async with trio.open_nursery() as nursery:
             for listener in self._listeners:
                 nursery.start_soon(listener.run)
@@ -79,6 +84,9 @@ class _Listener:
             self._lost += 1
             if self._lost == 1:
                 self._complain("it does not keep up; events are lost until it does")
+
+    def close(self) -> None:
+        self._sender.close()
 
     async def run(self) -> None:
         async for event in self._receiver:
