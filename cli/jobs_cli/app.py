@@ -15,6 +15,7 @@ from jobs_cli.verbs.inspect import inspect
 from jobs_cli.verbs.kill import kill
 from jobs_cli.verbs.list import list_
 from jobs_cli.verbs.pause import pause, resume
+from jobs_cli.verbs.plugins import plugins
 from jobs_cli.verbs.policy import policy
 from jobs_cli.verbs.remove import remove
 from jobs_cli.verbs.run import run
@@ -76,6 +77,7 @@ VERBS: Final = (
     Verb(remove, "remove", ("rm",)),
     Verb(whoami, "whoami"),
     Verb(can_i, "can-i", usage="ACTION [ID] [--as NAME [--role ROLE]…]"),
+    Verb(plugins, "plugins"),
     Verb(shell_init, "shell-init"),
     Verb(version, "version"),
 )

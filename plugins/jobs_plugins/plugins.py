@@ -15,6 +15,7 @@ import trio
 
 from jobs_plugins.decision import Decision, combine
 from jobs_plugins.hook import Failure, Hook, Question, no_answer
+from jobs_plugins.manager import Manager
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity, PeerCertificate
 from jobs_proto.job import Job, Limits, Spec
@@ -34,11 +35,12 @@ class Plugins:
 
     def __init__(
         self,
-        manager: pluggy.PluginManager,
+        manager: Manager,
         *,
         decide_s: float = DECIDE_S,
         failed: Callable[[Failure], None] = lambda _failure: None,
     ) -> None:
+        self.manager = manager
         self._decide_s = decide_s
         self._failed = failed
         self._identify = hooks_of(manager.hook.jobs_identify)
@@ -108,7 +110,7 @@ class Plugins:
             elif answer is not None:
                 failure = self._fault_of(hook, answer)
                 raise JobsError(
-                    "unavailable",
+                    "failed_precondition",  # not unavailable: clients would try again, and again
                     f"the job was not taken on: {failure.words} for its limits; the reason is in "
                     "the supervisor's log",
                 )

@@ -8,10 +8,12 @@ a hook runs on the supervisor's one thread, and must wait by trio's means only. 
 runs in a thread of its own, and may be called in several at once. Both have a deadline.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pluggy
 
+from jobs_plugins.event import JobEvent
 from jobs_plugins.verdict import Verdict
 from jobs_proto.identity import Identity, PeerCertificate
 from jobs_proto.job import Job, Limits, Spec
@@ -20,6 +22,19 @@ PROJECT: Final = "jobs"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def jobs_configure(settings: Mapping[str, Any]) -> None:
+    """Take the plugin's settings; called once, as the supervisor starts, before anything is asked.
+
+    Args:
+        settings: the table `[plugins.config.NAME]` of the supervisor's settings, NAME being the
+            plugin's; empty if there is none. Without this hook there must be none.
+
+    Raises:
+        Exception: whatever it is, its message is why the supervisor does not start.
+    """
 
 
 @hookspec(firstresult=True)
@@ -85,22 +100,25 @@ def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
 
 
 @hookspec
-def jobs_event(event: object) -> None:
-    """Learn what happened to a job.
+def jobs_event(event: JobEvent) -> None:
+    """Learn what happened to a job, after it is on disk.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Each plugin is told one event after another, in the order in which they were written down. One
+    that raises, or is not back within `event_s`, is told the next. Events that waited for a plugin
+    when the supervisor ends are not told later.
 
     Args:
-        event: what happened, after it is on disk.
+        event: what happened.
     """
 
 
 @hookspec
 def jobs_cli(app: Any) -> None:
-    """Add commands to `jobsctl`.
+    """Add verbs to `jobsctl`; of the entry-point group `jobs.cli`, in a module of its own.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Called when what was typed is no verb of ours, or asks for help.
 
     Args:
-        app: the cyclopts `App` to register them on.
+        app: the cyclopts `App` to register them on: `app.command(function)`. `jobs_rpc.Client`
+            is what our own verbs ask the supervisor with.
     """

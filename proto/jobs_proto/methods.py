@@ -224,6 +224,7 @@ METHODS: Final = MappingProxyType(
         "resume": Method(OneJob, on_job=True),
         "remove": Method(OneJob, on_job=True),
         "follow": Method(Follow, on_job=True, takes_over=True),
+        "plugins": Method(Nothing),
     }
 )
 

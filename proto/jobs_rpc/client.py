@@ -178,6 +178,10 @@ class Client:
         """Ask for the rules of who may do what: `{rules: [{role, action, whose}…]}`."""
         return _read_map(await self.call("policy", {}))
 
+    async def plugins(self) -> dict[str, Any]:
+        """Ask which plugins are loaded: `{plugins: [{name, origin, hooks}…], order: {hook: …}}`."""
+        return _read_map(await self.call("plugins", {}))
+
     async def run(
         self,
         command: Sequence[str] | Spec,

@@ -3,16 +3,18 @@
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
-[plugins]     how plugins are asked
+[plugins]     which there are, and how they are asked
 [policy]      who may do what; jobs_plugins/policy.py
 """
 
 import tomllib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
+from jobs_plugins.events import EVENT_S
 from jobs_plugins.plugins import DECIDE_S
 from jobs_plugins.policy import Policy
 from jobs_proto.connection import MAX_MESSAGE
@@ -136,14 +138,23 @@ class RetentionSettings:
 
 @frozen(kw_only=True)
 class PluginSettings:
-    """How plugins are asked.
+    """Which plugins there are, and how they are asked.
 
     Attributes:
         decide_s: seconds that each has to identify somebody, to decide, or to give limits; what
             takes longer is denied.
+        event_s: seconds that each has for one event; then it is told the next.
+        dir: a directory whose `*.py` files are plugins; nobody but root and the supervisor's user
+            may be able to write there.
+        disabled: names of plugins that are not loaded, the built-in ones' too.
+        config: a table of settings for each plugin that takes any, by its name.
     """
 
+    dir: Path | None = None
+    disabled: tuple[str, ...] = ()
+    config: dict[str, dict[str, Any]] = field(factory=dict)
     decide_s: float = field(default=DECIDE_S, validator=_positive)
+    event_s: float = field(default=EVENT_S, validator=_positive)
 
 
 @frozen(kw_only=True)

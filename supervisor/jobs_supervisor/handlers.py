@@ -33,13 +33,13 @@ class Handlers:
 
     Args:
         jobs: all of them.
-        plugins: for their limits.
+        plugins: for their limits, and to tell of.
         roles: what the installation says about who may do what.
     """
 
     def __init__(self, jobs: Jobs, plugins: Plugins, roles: Roles) -> None:
         self._jobs = jobs
-        self._plugins = plugins
+        self._asked = plugins
         self._roles = roles
 
     def table(self) -> dict[str, Handler]:
@@ -95,7 +95,7 @@ class Handlers:
         return {"rules": [{"role": r.role, "action": r.action, "whose": r.whose} for r in rules]}
 
     async def _run(self, call: Call) -> object:
-        impose = partial(self._plugins.limit, call.identity, call.params.spec)
+        impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
             return await self._jobs.rehearse(call.identity.name, call.params, impose)
         return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
@@ -156,3 +156,6 @@ class Handlers:
 
     async def _follow(self, call: Call) -> object:
         return {"id": call.target.job.id, "start": call.params.start}
+
+    async def _plugins(self, _call: Call) -> object:
+        return self._asked.manager.describe()

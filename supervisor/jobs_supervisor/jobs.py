@@ -22,6 +22,7 @@ import structlog
 import trio
 from attrs import evolve
 
+from jobs_plugins import Kind
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
@@ -426,14 +427,14 @@ class Jobs:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.STARTED)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
             failpoint("pause.done", live.job.id)
             live.apply(event)
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -459,7 +460,7 @@ class Jobs:
         sweep(self.directory(job.id))
         failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
-        self._nursery.start_soon(self._forget, live, self.store.post(live.record))
+        self._nursery.start_soon(self._forget, live, self.store.post(live.record, Kind.EXITED))
         self._running[live.job.owner] -= 1
         self._admit()
 

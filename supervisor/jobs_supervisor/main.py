@@ -16,9 +16,11 @@ import structlog
 import trio
 
 from jobs_certs import CertsError
-from jobs_plugins.manager import PluginError, make_manager
+from jobs_plugins.events import Events
+from jobs_plugins.manager import make_manager
 from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import Roles
+from jobs_plugins.sources import PluginError
 from jobs_proto.errors import JobsError
 from jobs_supervisor import dev, isolation
 from jobs_supervisor.access import load_access
@@ -133,14 +135,19 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     _raise_file_limit()
     access = load_access(settings)
     roles = Roles(access.policy)
-    plugins = Plugins(
-        make_manager(roles=roles), decide_s=settings.plugins.decide_s, failed=log_failure
+    manager = make_manager(
+        roles=roles,
+        directory=settings.plugins.dir,
+        disabled=settings.plugins.disabled,
+        config=settings.plugins.config,
     )
+    plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     listeners = await _listen(settings, arguments.config)
     audit = open_audit(settings.state_dir / "audit.log")
-    store = Store(settings.state_dir / "jobs.sqlite")
+    events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
+    store = Store(settings.state_dir / "jobs.sqlite", events.publish)
     forkserver = ForkServer()
     stop = trio.Event()
     reloader = Reloader(settings, partial(load, arguments.config))
@@ -166,6 +173,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             )
             await jobs.restore()
             nursery.start_soon(retention.run)
+            nursery.start_soon(events.run)
             dispatcher = Dispatcher(
                 plugins=plugins,
                 audit=audit,

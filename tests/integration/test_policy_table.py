@@ -35,6 +35,7 @@ ABOUT_NONE = {
     "whoami": (YES, YES, YES, NO),
     "can_i": (YES, YES, YES, NO),
     "policy": (YES, YES, YES, NO),
+    "plugins": (YES, NO, NO, NO),
     "list": (YES, YES, YES, NO),
     "run": (YES, YES, NO, NO),
 }

@@ -65,15 +65,15 @@ def in_toml(value):
     """A default as one would write it in TOML."""
     if isinstance(value, attrs.Factory):
         made = value.factory()
-        if made == {}:
-            return "{}"
+        if not attrs.has(type(made)):
+            return str(made)
         told = attrs.asdict(made, filter=lambda field, each: each != field.default)
         inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
         return f"{{{inner}}}"
-    if value is None:
-        return "left out"  # TOML has no other way to say it
     if isinstance(value, tuple):
         return str(list(value))
+    if value is None:
+        return "none"
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
 
 

@@ -188,7 +188,7 @@ async def test_a_limits_plugin_that_fails_refuses_the_job(answer, told):
     plugins = plugins_of(Limiter(Limits(pids=3)), Limiter(answer), failed=failures.append)
     with pytest.raises(JobsError, match=told) as caught:
         await plugins.limit(ADMIN, SPEC)
-    assert caught.value.code == "unavailable"
+    assert caught.value.code == "failed_precondition"
     assert "a secret" not in caught.value.message
     assert [failure.plugin for failure in failures] == ["p1"]
 

@@ -13,6 +13,7 @@ from jobs_proto.methods import METHODS
 WITHOUT_A_JOB = {
     "hello": "admin operator viewer",
     "whoami": "admin operator viewer",
+    "plugins": "admin",
     "list": "admin operator viewer",
     "run": "admin operator",
     "can_i": "admin operator viewer",
