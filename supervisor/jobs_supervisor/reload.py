@@ -5,6 +5,7 @@ while one is under way, one counts.
 """
 
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -33,6 +34,7 @@ class Reloader:
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
         self._settings = settings
         self._read = read
+        self._on_terminal = sys.stderr.isatty()
         self._send, self._asked = trio.open_memory_channel[None](1)
 
     async def listen(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -40,6 +42,9 @@ class Reloader:
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
+                if self._on_terminal and not sys.stderr.isatty():  # it was closed, with us in it
+                    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+                    signal.raise_signal(signal.SIGHUP)
                 try:
                     self._send.send_nowait(None)
                 except trio.WouldBlock:

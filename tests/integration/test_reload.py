@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,7 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from harness import JobsError, in_thread, until_running
+from harness import SCRIPTS, JobsError, in_thread, until_running
 from wire import Wire
 
 from jobs_certs import init, issue, refresh, renew, revoke
@@ -389,3 +390,22 @@ async def test_many_signals_at_once(reloads):
             while (await viewer.whoami())["roles"] != ["admin"]:
                 await trio.sleep(0.01)
         assert (await admin.whoami())["roles"] == ["admin"]
+
+
+def test_the_end_of_our_terminal_is_our_end(make_supervisor):
+    """A terminal that is closed sends the same signal, and nobody wants anything reloaded."""
+    supervisor = make_supervisor()
+    supervisor.stop()
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", SCRIPTS / "jobs-supervisor", "--dev", "--dir", supervisor.directory],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+    )
+    with process:
+        os.close(slave)
+        assert process.stdout.readline()
+        os.close(master)
+        assert process.wait(RELOAD_S) == -signal.SIGHUP
+    supervisor.start()
