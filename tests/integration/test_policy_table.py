@@ -26,6 +26,7 @@ ABOUT_A_JOB = {
     "signal": ((YES, YES, GONE), (YES, GONE, GONE), (NO, NO, GONE), (GONE, GONE, GONE)),
     "pause": ((YES, YES, GONE), (YES, GONE, GONE), (NO, NO, GONE), (GONE, GONE, GONE)),
     "resume": ((YES, YES, GONE), (YES, GONE, GONE), (NO, NO, GONE), (GONE, GONE, GONE)),
+    "update": ((YES, YES, GONE), (YES, GONE, GONE), (NO, NO, GONE), (GONE, GONE, GONE)),
     "remove": ((YES, YES, GONE), (YES, GONE, GONE), (NO, NO, GONE), (GONE, GONE, GONE)),
 }
 
@@ -52,7 +53,12 @@ FURTHER = {
 }
 
 ROLES = ("admin", "operator", "viewer", "nobody")
-MORE = {"signal": {"signal": "CONT"}, "follow": {"wait": False}, "wait": {"timeout_s": 0}}
+MORE = {
+    "signal": {"signal": "CONT"},
+    "follow": {"wait": False},
+    "wait": {"timeout_s": 0},
+    "update": {"timeout_s": 60},
+}
 PARAMS = {"run": {"spec": {"argv": ["true"]}}, "can_i": {"action": "run"}}
 NO_JOB = "00000000-0000-4000-8000-000000000000"
 WHOSE = ("own", "another's", "none")
