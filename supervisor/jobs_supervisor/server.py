@@ -28,6 +28,7 @@ from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.shortage import set_up_accept_log, shortage
 
 GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
@@ -77,6 +78,7 @@ class Server:
         Draining: nobody new; requests that are being answered are finished, within `drain_s`; those
         that wait for a job, and followers, are cut off, and come back to the next supervisor.
         """
+        set_up_accept_log()
         async with trio.open_nursery() as connections, trio.open_nursery() as listening:
             listening.start_soon(
                 partial(
@@ -149,8 +151,11 @@ class Server:
             await self._serve_stream(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
-        except Exception:
-            log.exception("a connection failed")  # ours: the client is cut off, the rest goes on
+        except Exception as error:  # the client is cut off, the rest goes on
+            if shortage(_first(error)) is None:
+                log.exception("a connection failed")  # ours
+            else:
+                log.error("a connection ended", why=str(_first(error)))  # noqa: TRY400  # it says all
         finally:
             self._connections -= 1
             await trio.aclose_forcefully(stream)
@@ -320,9 +325,13 @@ class Client:
             result = await self._while_allowed(call, partial(self._server.dispatcher.answer, call))
         except JobsError as refusal:
             error = refusal
-        except Exception:
-            log.exception("a request failed", method=request.method, who=self.identity.name)
-            error = JobsError("internal", f"{request.method} failed; the supervisor's log says why")
+        except Exception as failure:
+            if (error := shortage(failure)) is not None:
+                log.error("a request was not answered", method=request.method, why=str(failure))  # noqa: TRY400  # it says all
+            else:
+                log.exception("a request failed", method=request.method, who=self.identity.name)
+                why = f"{request.method} failed; the supervisor's log says why"
+                error = JobsError("internal", why)
         await self._channel.send(self._channel.connection.respond(request.id, error, result))
         return None if error else call
 

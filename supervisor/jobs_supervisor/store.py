@@ -15,6 +15,7 @@ A row holds the job as MessagePack, and beside it the few columns that are searc
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
 
 log = structlog.get_logger()
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 _SCHEMA = f"""
 CREATE TABLE jobs (
@@ -308,13 +311,21 @@ def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
     return _PUT, _row(record)
 
 
+def _finished_ns(job: Job) -> int:
+    """Give when a job has ended, as everybody was told: not when we came to write it down."""
+    if job.finished_at is None:
+        return time.time_ns()
+    since = datetime.fromisoformat(job.finished_at) - _EPOCH
+    return since // timedelta(microseconds=1) * 1000
+
+
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
     return (
         job.id,
         job.owner,
         job.name,
-        time.time_ns() if job.phase is Phase.EXITED else None,
+        _finished_ns(job) if job.phase is Phase.EXITED else None,
         job.output.kept,
         record.request_id,
         record.boot,
