@@ -14,7 +14,7 @@ that no exit record tells (it was lost, or never launched) is on the disk first,
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import structlog
 import trio
 from attrs import evolve
 
+from jobs_plugins import Kind
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
@@ -65,6 +66,9 @@ RETRY_S = (0.01, 2.0)
 
 LOOKUP_S = 5.0
 """How long it may take to find a user in a job's root directory."""
+
+Imposed = list[tuple[str, Limits]]
+Impose = Callable[[], Awaitable[Imposed]]
 
 log = structlog.get_logger()
 
@@ -129,18 +133,23 @@ class Jobs:
                 self._begin(live)
         self._admit()
 
-    async def submit(self, owner: str, request: Run) -> Job:
+    async def submit(self, owner: str, request: Run, impose: Impose) -> Job:
         """Take a job on; give it once its record is on the disk.
 
+        Args:
+            owner: whose it is.
+            request: what was asked.
+            impose: asks the plugins for limits; not called for a request that has come before.
+
         Raises:
-            JobsError: the spec cannot be carried out here, the queue is full, or the request_id
-                was used for another request.
+            JobsError: the spec cannot be carried out here, the queue is full, the request_id
+                was used for another request, or a plugin refuses it.
         """
         known = await self._known(owner, request)
         if known is not None:
             return known
         self._check(request)
-        granted = self._grant(request, await self._user(request.spec))
+        granted = self._grant(request, await self._user(request.spec), await impose())
         job_id = str(uuid.uuid4())
         if request.secrets:
             place = self.directory(job_id)
@@ -240,7 +249,7 @@ class Jobs:
                 "try again later",
             )
 
-    def _grant(self, request: Run, user: User) -> Granted:
+    def _grant(self, request: Run, user: User, imposed: Imposed) -> Granted:
         """Decide on the job's limits, or refuse them."""
         spec = request.spec
         return grant(
@@ -248,6 +257,7 @@ class Jobs:
             self._settings.default_limits,
             self._settings.max_limits,
             self._host.tree,
+            imposed=imposed,
             find_disk=lambda: disk_of(
                 spec.limits.io_device or (spec.isolation.rootfs or "") + spec.cwd, user
             ),
@@ -277,7 +287,7 @@ class Jobs:
                 "unavailable", f"{spec.isolation.rootfs} gave no answer within {LOOKUP_S:g} s"
             ) from None
 
-    async def rehearse(self, owner: str, request: Run) -> dict[str, object]:
+    async def rehearse(self, owner: str, request: Run, impose: Impose) -> dict[str, object]:
         """Give the steps that would set up a job; nothing is started or written down.
 
         Raises:
@@ -285,7 +295,7 @@ class Jobs:
         """
         self._check(request)
         user = await self._user(request.spec)
-        granted = self._grant(request, user)
+        granted = self._grant(request, user, await impose())
         job = _new_job(str(uuid.uuid4()), owner, request, granted)
         cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
         return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
@@ -425,14 +435,14 @@ class Jobs:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.STARTED)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
             failpoint("pause.done", live.job.id)
             live.apply(event)
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -458,7 +468,7 @@ class Jobs:
         sweep(self.directory(job.id))
         failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
-        self._nursery.start_soon(self._forget, live, self.store.post(live.record))
+        self._nursery.start_soon(self._forget, live, self.store.post(live.record, Kind.EXITED))
         self._running[live.job.owner] -= 1
         self._admit()
 
@@ -682,4 +692,5 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         limits=granted.limits,
         timeout_s=request.spec.timeout_s,
         notes=granted.notes,
+        limited_by=granted.limited_by,
     )
