@@ -18,6 +18,7 @@ class LiveJob:
         record: what the store has, or is about to have.
         link: to its shim; None while it is queued, or while we look for the shim.
         total: bytes of output that we know of.
+        ending: its end is decided and being written down; nothing else of it may be.
         measurements: how often the shim has told of the job's usage.
     """
 
@@ -25,6 +26,7 @@ class LiveJob:
     link: ShimLink | None = None
     total: int = 0
     measurements: int = 0
+    ending: bool = False
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)
 
