@@ -3,6 +3,7 @@
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
+[audit]       how much of the audit log is kept
 """
 
 import tomllib
@@ -124,6 +125,21 @@ class RetentionSettings:
 
 
 @frozen(kw_only=True)
+class AuditSettings:
+    """How the audit log is kept.
+
+    Attributes:
+        max_bytes: of one file; then the next one is begun.
+        max_age_s: seconds after which the next one is begun, too.
+        keep: full files; the oldest are deleted beyond it.
+    """
+
+    max_bytes: int = field(default=64 << 20, validator=_positive)
+    max_age_s: float = field(default=30 * 86400.0, validator=_positive)
+    keep: int = field(default=30, validator=_positive)
+
+
+@frozen(kw_only=True)
 class Settings:
     """All of it.
 
@@ -135,6 +151,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 def load(path: Path) -> Settings:

@@ -7,6 +7,7 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,12 @@ from jobs_supervisor.live import LiveJob
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
+
+READS = frozenset({"hello", "whoami", "list", "inspect", "wait", "follow", "events", "stats"})
+"""Methods that change nothing; a decision on any other is on the disk before it is carried out."""
+
+MAKES_ROOM = frozenset({"kill", "remove"})
+"""Of the others, what a full disk may need: carried out though it cannot be written down yet."""
 
 MAX_NAMESAKES = 1000
 """Of jobs that bear one name, or whose ids start alike, so many are looked at."""
@@ -106,7 +113,7 @@ class Dispatcher:
         if method is None:
             raise _no_such_method(name)
         params: Any = structure(raw, method.params, f"params of {name}")
-        target = self._find(identity, params.id) if method.on_job else None
+        target = self._find(identity, name, params.id) if method.on_job else None
         job = None if target is None else target.job
         self._require(identity, name, params, job)
         if isinstance(params, Run):
@@ -115,7 +122,14 @@ class Dispatcher:
         return Call(self, identity, name, params, target)
 
     async def answer(self, call: Call) -> object:
-        """Call the handler of an allowed request."""
+        """Call the handler of an allowed request.
+
+        Raises:
+            JobsError: it cannot be accounted for (`Audit.settle`), or the handler refuses.
+        """
+        if call.method not in READS:
+            with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
+                await self._audit.settle()
         return await self._handlers[call.method](call)
 
     def may_see(self, identity: Identity, job: Job) -> bool:
@@ -139,7 +153,7 @@ class Dispatcher:
                 "permission_denied", f"{identity.name} may not {action}{about}: {decision.why}"
             )
 
-    def _find(self, identity: Identity, text: str) -> LiveJob:
+    def _find(self, identity: Identity, action: str, text: str) -> LiveJob:
         """Find the one job that `text` names among those that the caller may see.
 
         Of several that bear a name, the one that has not ended is meant, else the newest.
@@ -147,6 +161,9 @@ class Dispatcher:
         visible = (live for live in self._jobs.matching(text) if self.may_see(identity, live.job))
         found = list(islice(visible, MAX_NAMESAKES))
         if not found:
+            # The same line for a job that is not theirs to see as for none: no reader of clocks
+            # learns which it was.
+            self._audit.refused(identity, action, "no job that they may see", asked=text)
             raise JobsError(
                 "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
             )

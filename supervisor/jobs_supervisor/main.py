@@ -19,7 +19,7 @@ from jobs_plugins.manager import PluginError, make_manager
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
-from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.audit import Audit
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
@@ -27,6 +27,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.log import set_up_logging
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -137,12 +138,13 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             f"{settings.server.cert} is a {kind}'s certificate; issue one with --role server",
         )
     listeners = await _listen(settings, arguments.config)
-    audit = open_audit(settings.state_dir / "audit.log")
+    audit = Audit(settings.state_dir, settings.audit)
     store = Store(settings.state_dir / "jobs.sqlite")
     forkserver = ForkServer()
     stop = trio.Event()
     async with trio.open_nursery() as writing:
         await writing.start(store.run)
+        await writing.start(audit.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
             tree = survey(_cgroup_name(settings.state_dir))
@@ -173,6 +175,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 settings=settings.server,
                 context=context,
                 manager=manager,
+                audit=audit,
                 dispatcher=dispatcher,
                 jobs=jobs,
             )

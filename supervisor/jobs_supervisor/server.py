@@ -20,6 +20,7 @@ from jobs_proto.identity import Identity
 from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
 from jobs_rpc.tls import TLSStream
+from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
@@ -38,6 +39,7 @@ class Server:
         settings: limits and deadlines.
         context: TLS, with our certificate.
         manager: the plugins, for identities.
+        audit: where it is written down who came, and who was turned away.
         dispatcher: for requests.
         jobs: for output.
     """
@@ -48,12 +50,14 @@ class Server:
         settings: ServerSettings,
         context: SSL.Context,
         manager: pluggy.PluginManager,
+        audit: Audit,
         dispatcher: Dispatcher,
         jobs: Jobs,
     ) -> None:
         self.settings = settings
         self._context = context
         self._manager = manager
+        self._audit = audit
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
@@ -97,7 +101,8 @@ class Server:
         self._connections += 1
         stream = TLSStream(raw.socket, self._context, server_name=None)
         try:
-            await self._serve_stream(stream)
+            if await self._shake_hands(stream):
+                await self._serve_stream(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
         except Exception:
@@ -106,13 +111,22 @@ class Server:
             self._connections -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve_stream(self, stream: TLSStream) -> None:
-        try:
-            with trio.fail_after(self.settings.handshake_s):
+    async def _shake_hands(self, stream: TLSStream) -> bool:
+        peer = peer_of(stream.socket)
+        why = f"it did not finish its handshake within {self.settings.handshake_s:g} s"
+        with trio.move_on_after(self.settings.handshake_s):
+            try:
                 await stream.do_handshake()
-        except trio.TooSlowError:
-            log.info("a client did not finish its handshake in time")
-            return
+            except trio.BrokenResourceError as error:
+                why = str(error)
+            else:
+                return True
+        log.info("a handshake failed", host=peer[0], why=why)
+        self._audit.connection(peer, None, why)
+        return False
+
+    async def _serve_stream(self, stream: TLSStream) -> None:
+        peer = peer_of(stream.socket)
         connection = Connection(max_message=self.settings.max_message)
         client = Client(self, Channel(stream, connection))
         try:
@@ -125,8 +139,10 @@ class Server:
                 if isinstance(error, JobsError)
                 else JobsError("permission_denied", f"your certificate cannot be used: {error}")
             )
+            self._audit.connection(peer, None, message.message)
             await client.last_words(message)
             return
+        self._audit.connection(peer, client.identity)
         await client.serve()
 
 
@@ -240,6 +256,15 @@ class Client:
         """Send one `chunk` notification, without copying its data."""
         head = chunk_head(offset, stream, time, len(data))
         await self._channel.send(head, memoryview(data))
+
+
+def peer_of(sock: trio.socket.SocketType) -> tuple[str, int]:
+    """Give the host and the port that a connection comes from."""
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:  # it has gone already
+        return "", 0
+    return host, port
 
 
 def _first(error: BaseException) -> BaseException:

@@ -199,8 +199,9 @@ class Supervisor:
         return "no namespaces" not in self.log.read_text()
 
     def decisions(self) -> list[dict]:
-        """Give the audit log."""
-        return [json.loads(line) for line in (self.state / "audit.log").read_text().splitlines()]
+        """Give the decisions of the audit log."""
+        lines = map(json.loads, (self.state / "audit.log").read_text().splitlines())
+        return [line for line in lines if line["event"] == "decision"]
 
     def forkserver(self) -> int:
         """Give the pid of its fork server, the one child that it has."""

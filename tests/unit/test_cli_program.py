@@ -43,6 +43,7 @@ def jobsctl(*words, stdin="", **environment):
         (["wait"], "requires an argument"),
         (["shell-init", "tcsh"], 'Choose from: "bash"'),
         (["certs", "issue", "x"], "--role requires an argument"),
+        (["audit", "verify", "--expect", "1"], "a head is HASH:SEQ"),
     ],
 )
 def test_what_was_typed_wrong_is_said_on_one_line(words, said):
@@ -58,9 +59,9 @@ def test_every_verb_explains_itself_with_each_of_its_options():
     from jobs_cli.app import make_app, verb_names
 
     app = make_app("jobsctl")
-    family = app["certs"]
-    verbs = [app[name] for name in verb_names(app) if name != "certs"]
-    for verb in (*verbs, *(family[name] for name in verb_names(family))):
+    families = [app["certs"], app["audit"]]
+    verbs = [app[name] for name in verb_names(app) if app[name] not in families]
+    for verb in (*verbs, *(family[name] for family in families for name in verb_names(family))):
         assert verb.help, verb.name
         for argument in verb.assemble_argument_collection(parse_docstring=True):
             assert argument.parameter.help or argument.name == "*", (verb.name, argument.name)

@@ -1,0 +1,23 @@
+"""The supervisor's own log, on standard error: for people, or one JSON line each."""
+
+import logging
+import sys
+
+import structlog
+
+
+def set_up_logging(*, json: bool) -> None:
+    """Have the supervisor's own log go to standard error, for people or as JSON lines."""
+    renderer = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
