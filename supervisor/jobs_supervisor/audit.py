@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from jobs_plugins.manager import Decision
+from jobs_plugins.decision import Decision
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import timestamp

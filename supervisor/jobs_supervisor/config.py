@@ -4,6 +4,7 @@
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
 [audit]       how much of the audit log is kept
+[plugins]     how plugins are asked
 """
 
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from jobs_plugins.plugins import DECIDE_S
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
@@ -140,6 +142,17 @@ class AuditSettings:
 
 
 @frozen(kw_only=True)
+class PluginSettings:
+    """How plugins are asked.
+
+    Attributes:
+        decide_s: seconds that each has to identify somebody or to decide; then it has denied.
+    """
+
+    decide_s: float = field(default=DECIDE_S, validator=_positive)
+
+
+@frozen(kw_only=True)
 class Settings:
     """All of it.
 
@@ -152,6 +165,7 @@ class Settings:
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
+    plugins: PluginSettings = PluginSettings()
 
 
 def load(path: Path) -> Settings:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from jobs_cli.auditlog import read_chain
-from jobs_plugins.manager import Decision
+from jobs_plugins.decision import Decision
 from jobs_proto.audit import AuditError, Chain
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
@@ -150,7 +150,7 @@ def test_a_killed_writer_loses_nothing_that_it_wrote(tmp_path):
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from jobs_plugins.manager import Decision
+from jobs_plugins.decision import Decision
 from jobs_proto.identity import Identity
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import AuditSettings

@@ -12,6 +12,7 @@ from jobs_proto.phases import diagram
 from jobs_supervisor.config import (
     AuditSettings,
     JobSettings,
+    PluginSettings,
     RetentionSettings,
     ServerSettings,
     Settings,
@@ -26,6 +27,7 @@ SECTIONS = {
     "jobs": JobSettings,
     "retention": RetentionSettings,
     "audit": AuditSettings,
+    "plugins": PluginSettings,
 }
 
 
