@@ -62,9 +62,10 @@ def jobs_authorize(
 
 @hookspec
 def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
-    """Tighten a new job's limits.
+    """Tighten a new job's limits; asked when it is allowed, before its record is written.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Not asked again later: a job that waits in the queue keeps the limits that it was taken on with.
+    The job's `limited_by` says which plugin has set which.
 
     Args:
         identity: who runs it.
@@ -72,7 +73,12 @@ def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
 
     Returns:
         Limits that hold besides those of the spec and of other plugins: the tightest of each
-        counts, so none can be loosened. None: nothing to say.
+        counts, so none can be loosened (`jobs_proto.tightest`). A host that cannot enforce them
+        refuses the job, unless they say `enforcement="best-effort"`; their `io_device` counts
+        for nothing. None: nothing to say.
+
+    Raises:
+        JobsError: the job is refused; its code and message are the client's.
     """
 
 

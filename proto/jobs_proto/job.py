@@ -292,7 +292,8 @@ class Job:
     """All that is known of a job; as a map it is what `inspect --json` prints.
 
     Times are UTC, ISO 8601 with microseconds. `limits` are those that are enforced; `notes` are
-    sentences about those that were asked for and are not.
+    sentences about those that were asked for and are not; `limited_by` names, for each limit that a
+    plugin has set or tightened, that plugin.
     """
 
     id: str
@@ -310,6 +311,7 @@ class Job:
     exit: Exit | None = None
     limits: Limits = Limits()
     notes: tuple[str, ...] = ()
+    limited_by: dict[str, str] = field(factory=dict)
     usage: Usage = Usage()
     output: Output = Output()
 

@@ -83,8 +83,6 @@ class Audit:
             plugin=decision.plugin,
             why=decision.why[:MAX_TEXT],
         )
-        for failure in decision.failures:
-            log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
     def refused(
         self, identity: Identity, action: str, why: str, *, asked: str | None = None

@@ -17,6 +17,7 @@ from jobs_plugins.plugins import DECIDE_S
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
+from jobs_proto.tightest import tightest
 from jobs_proto.wire import structure
 
 DEFAULT_PORT = 7520
@@ -110,6 +111,10 @@ class JobSettings:
     hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse defaults that no job could have within the maximums."""
+        tightest(self.default_limits, self.max_limits)
+
 
 @frozen(kw_only=True)
 class RetentionSettings:
@@ -146,7 +151,8 @@ class PluginSettings:
     """How plugins are asked.
 
     Attributes:
-        decide_s: seconds that each has to identify somebody or to decide; then it has denied.
+        decide_s: seconds that each has to identify somebody, to decide, or to give limits; what
+            takes longer is denied.
     """
 
     decide_s: float = field(default=DECIDE_S, validator=_positive)

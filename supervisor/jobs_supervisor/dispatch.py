@@ -11,8 +11,6 @@ from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
-import structlog
-
 from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
@@ -38,8 +36,6 @@ MAX_NAMESAKES = 1000
 
 AT_ONCE = 100
 """Jobs that plugins are asked about together."""
-
-log = structlog.get_logger()
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -75,8 +71,11 @@ class Call:
         assert self._target is not None, f"{self.method} is not about one job"
         return self._target
 
-    async def visible(self, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those that the caller may see; for lists, so not written down one by one."""
+    async def visible(self, jobs: Sequence[LiveJob]) -> tuple[list[LiveJob], bool]:
+        """Give those that the caller may see; for lists, so not written down one by one.
+
+        And whether all could be decided in time; if not, it is no use to ask about more.
+        """
         return await self._dispatcher.visible(self.identity, jobs)
 
 
@@ -137,14 +136,14 @@ class Dispatcher:
                 await self._audit.settle()
         return await self._handlers[call.method](call)
 
-    async def visible(self, identity: Identity, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those jobs that exist for this caller."""
+    async def visible(
+        self, identity: Identity, jobs: Sequence[LiveJob]
+    ) -> tuple[list[LiveJob], bool]:
+        """Give those jobs that exist for this caller, and whether all could be decided in time."""
         about = [live.job for live in jobs]
         decisions = await self._plugins.decide_each(identity, SEE, None, about)
-        failed = {failure.plugin: failure for each in decisions for failure in each.failures}
-        for failure in failed.values():  # one line for each, and not one for each job
-            log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
-        return [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        seen = [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        return seen, not any(decision.hung for decision in decisions)
 
     def _further_actions(self, request: Run) -> list[str]:
         """Give what a `run` needs to be allowed besides."""
@@ -172,8 +171,9 @@ class Dispatcher:
         """
         found: list[LiveJob] = []
         for some in in_parts(self._jobs.matching(text)):
-            found += await self.visible(identity, some)
-            if len(found) >= MAX_NAMESAKES:
+            seen, decided = await self.visible(identity, some)
+            found += seen
+            if len(found) >= MAX_NAMESAKES or not decided:
                 break
         if not found:
             # The same line for a job that is not theirs to see as for none: no reader of clocks

@@ -1,11 +1,13 @@
 """What each method does, once it was allowed. Of `follow`, only the response: see `follow`."""
 
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 
 import trio
 from attrs import evolve
 
+from jobs_plugins.plugins import Plugins
 from jobs_proto.job import Job, signal_number
 from jobs_proto.methods import METHODS, PROTOCOL_VERSION
 from jobs_proto.wire import unstructure
@@ -29,10 +31,12 @@ class Handlers:
 
     Args:
         jobs: all of them.
+        plugins: for their limits.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, plugins: Plugins) -> None:
         self._jobs = jobs
+        self._plugins = plugins
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -63,21 +67,25 @@ class Handlers:
         }
 
     async def _run(self, call: Call) -> object:
+        impose = partial(self._plugins.limit, call.identity, call.params.spec)
         if call.params.dry_run:
-            return await self._jobs.rehearse(call.identity.name, call.params)
-        return unstructure(await self._jobs.submit(call.identity.name, call.params))
+            return await self._jobs.rehearse(call.identity.name, call.params, impose)
+        return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
 
     async def _list(self, call: Call) -> object:
         listed: list[dict[str, object]] = []
         size = 0
         for part in in_parts(self._candidates(call)):
-            for live in await call.visible(part):
+            seen, decided = await call.visible(part)
+            for live in seen:
                 size += _weight(live.job)
                 if size > LIST_BYTES:
                     return {"jobs": listed, "complete": False}
                 listed.append(unstructure(live.job))
                 if len(listed) == call.params.limit:
                     return {"jobs": listed, "complete": True}
+            if not decided:
+                return {"jobs": listed, "complete": False}
             await trio.lowlevel.checkpoint()
         return {"jobs": listed, "complete": True}
 

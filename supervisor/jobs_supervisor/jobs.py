@@ -14,7 +14,7 @@ that no exit record tells (it was lost, or never launched) is on the disk first,
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
-from jobs_proto.job import Job, Output, Spec, timestamp
+from jobs_proto.job import Job, Limits, Output, Spec, timestamp
 from jobs_proto.methods import Run
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
@@ -61,6 +61,9 @@ RETRY_S = (0.01, 2.0)
 
 LOOKUP_S = 5.0
 """How long it may take to find a user in a job's root directory."""
+
+Imposed = list[tuple[str, Limits]]
+Impose = Callable[[], Awaitable[Imposed]]
 
 log = structlog.get_logger()
 
@@ -125,18 +128,23 @@ class Jobs:
                 self._begin(live)
         self._admit()
 
-    async def submit(self, owner: str, request: Run) -> Job:
+    async def submit(self, owner: str, request: Run, impose: Impose) -> Job:
         """Take a job on; give it once its record is on the disk.
 
+        Args:
+            owner: whose it is.
+            request: what was asked.
+            impose: asks the plugins for limits; not called for a request that has come before.
+
         Raises:
-            JobsError: the spec cannot be carried out here, the queue is full, or the request_id
-                was used for another request.
+            JobsError: the spec cannot be carried out here, the queue is full, the request_id
+                was used for another request, or a plugin refuses it.
         """
         known = self._known(owner, request)
         if known is not None:
             return known
         self._check(request)
-        granted = self._grant(request, await self._user(request.spec))
+        granted = self._grant(request, await self._user(request.spec), await impose())
         job_id = str(uuid.uuid4())
         if request.secrets:
             place = self.directory(job_id)
@@ -235,7 +243,7 @@ class Jobs:
                 "try again later",
             )
 
-    def _grant(self, request: Run, user: User) -> Granted:
+    def _grant(self, request: Run, user: User, imposed: Imposed) -> Granted:
         """Decide on the job's limits, or refuse them."""
         spec = request.spec
         return grant(
@@ -243,6 +251,7 @@ class Jobs:
             self._settings.default_limits,
             self._settings.max_limits,
             self._host.tree,
+            imposed=imposed,
             find_disk=lambda: disk_of(
                 spec.limits.io_device or (spec.isolation.rootfs or "") + spec.cwd, user
             ),
@@ -272,7 +281,7 @@ class Jobs:
                 "unavailable", f"{spec.isolation.rootfs} gave no answer within {LOOKUP_S:g} s"
             ) from None
 
-    async def rehearse(self, owner: str, request: Run) -> dict[str, object]:
+    async def rehearse(self, owner: str, request: Run, impose: Impose) -> dict[str, object]:
         """Give the steps that would set up a job; nothing is started or written down.
 
         Raises:
@@ -280,7 +289,7 @@ class Jobs:
         """
         self._check(request)
         user = await self._user(request.spec)
-        granted = self._grant(request, user)
+        granted = self._grant(request, user, await impose())
         job = _new_job(str(uuid.uuid4()), owner, request, granted)
         cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
         return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
@@ -619,4 +628,5 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         created_at=timestamp(time.time_ns()),
         limits=granted.limits,
         notes=granted.notes,
+        limited_by=granted.limited_by,
     )

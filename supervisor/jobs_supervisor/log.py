@@ -5,6 +5,10 @@ import sys
 
 import structlog
 
+from jobs_plugins.hook import Failure
+
+log = structlog.get_logger()
+
 
 def set_up_logging(*, json: bool) -> None:
     """Have the supervisor's own log go to standard error, for people or as JSON lines."""
@@ -21,3 +25,8 @@ def set_up_logging(*, json: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
+
+
+def log_failure(failure: Failure) -> None:
+    """Say what a plugin did wrong."""
+    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)

@@ -28,7 +28,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
-from jobs_supervisor.log import set_up_logging
+from jobs_supervisor.log import log_failure, set_up_logging
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -129,7 +129,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit()
-    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s)
+    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
@@ -170,7 +170,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs).table(),
+                handlers=Handlers(jobs, plugins).table(),
             )
             server = Server(
                 settings=settings.server,

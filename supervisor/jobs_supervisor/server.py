@@ -131,8 +131,6 @@ class Server:
         try:
             client.identity = await self._plugins.identify(describe(stream.peer_certificate))
         except (JobsError, CertsError) as error:
-            if error.__cause__ is not None:
-                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
             message = (
                 error
                 if isinstance(error, JobsError)
