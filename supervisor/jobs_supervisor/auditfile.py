@@ -50,6 +50,7 @@ class AuditFiles:
         self._settings = settings
         self._full: list[int] = []  # files that are written no more, and not on the disk yet
         self._renamed = False
+        self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         (directory / NEXT).unlink(missing_ok=True)
         if self._path.exists():
             self._go_on()
@@ -125,13 +126,14 @@ class AuditFiles:
             os.fdatasync(self._full[0])
             os.close(self._full.pop(0))
         if self._renamed:
-            _sync_directory(self._directory)
+            os.fsync(self._directory_fd)
             self._renamed = False
         os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+        """Let go of the files."""
+        for fd in (self._fd, self._directory_fd, *self._full):
+            os.close(fd)
 
     # -- rotation ----------------------------------------------------------------------------
 
@@ -225,11 +227,3 @@ def _opened_at(first: dict[str, Any]) -> float:
         return datetime.fromisoformat(first["timestamp"]).timestamp()
     except (KeyError, TypeError, ValueError):  # somebody has changed it, as `verify` will say
         return time.time()
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -9,14 +9,17 @@ the same words, as for one that never was.
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import islice
+from math import inf
 from typing import Any
+
+import trio
 
 from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job
-from jobs_proto.methods import METHODS, PLANNED, Run
+from jobs_proto.methods import METHODS, PLANNED, Run, Wait
 from jobs_proto.wire import structure
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.jobs import Jobs
@@ -64,6 +67,17 @@ class Call:
         self.params = params
         self._target = target
         self._dispatcher = dispatcher
+
+    @property
+    def waits(self) -> bool:
+        """Whether `ready` may take long."""
+        return isinstance(self.params, Wait) and not self.target.exited
+
+    async def ready(self) -> None:
+        """Wait for what a `wait` waits for: the job's end, or its patience's."""
+        timeout_s = self.params.timeout_s
+        with trio.move_on_after(inf if timeout_s is None else timeout_s):
+            await self.target.until_exited()
 
     @property
     def target(self) -> LiveJob:
@@ -134,7 +148,12 @@ class Dispatcher:
         if call.method not in READS:
             with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
                 await self._audit.settle()
-        return await self._handlers[call.method](call)
+        try:
+            return await self._handlers[call.method](call)
+        except JobsError as error:
+            if "quota" in error.detail:
+                self._audit.refused(call.identity, call.method, error.message)
+            raise
 
     async def visible(
         self, identity: Identity, jobs: Sequence[LiveJob]

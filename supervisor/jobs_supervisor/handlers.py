@@ -15,15 +15,11 @@ from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import indexed
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas, weight
 
 LIST_BYTES = 16 << 20
 """Commands and environments in one answer to `list`: one job's may be megabytes."""
-
-
-def _weight(job: Job) -> int:
-    spec = job.spec
-    words = (*spec.argv, *spec.isolation.binds, *spec.isolation.tmpfs)
-    return sum(map(len, words)) + sum(len(k) + len(v) for k, v in spec.env.items())
 
 
 class Handlers:
@@ -32,11 +28,15 @@ class Handlers:
     Args:
         jobs: all of them.
         plugins: for their limits.
+        quotas: of those who ask.
+        presence: what they use of them.
     """
 
-    def __init__(self, jobs: Jobs, plugins: Plugins) -> None:
+    def __init__(self, jobs: Jobs, plugins: Plugins, quotas: Quotas, presence: Presence) -> None:
         self._jobs = jobs
         self._plugins = plugins
+        self._quotas = quotas
+        self._presence = presence
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -64,6 +64,9 @@ class Handlers:
             "roles": list(who.roles),
             "fingerprint": who.fingerprint,
             "not_after": who.not_after,
+            "quotas": self._quotas.shown(
+                who.name, {**self._jobs.used(who.name), **self._presence.used(who.name)}
+            ),
         }
 
     async def _run(self, call: Call) -> object:
@@ -78,7 +81,7 @@ class Handlers:
         for part in in_parts(self._candidates(call)):
             seen, decided = await call.visible(part)
             for live in seen:
-                size += _weight(live.job)
+                size += weight(live.job.spec)
                 if size > LIST_BYTES:
                     return {"jobs": listed, "complete": False}
                 listed.append(unstructure(live.job))
@@ -100,10 +103,7 @@ class Handlers:
         return self._view(call.target)
 
     async def _wait(self, call: Call) -> object:
-        timeout_s = call.params.timeout_s
-        with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
-            await call.target.until_exited()
-        return self._view(call.target)
+        return self._view(call.target)  # it is ready
 
     async def _kill(self, call: Call) -> object:
         number = signal_number(call.params.signal)

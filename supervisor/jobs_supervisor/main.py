@@ -29,6 +29,8 @@ from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.log import log_failure, set_up_logging
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -128,7 +130,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     Raises:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
-    _raise_file_limit()
+    _raise_file_limit(settings.server.max_connections + settings.server.max_handshakes)
     plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
@@ -153,6 +155,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
+            quotas = Quotas(settings.quotas, store)
             jobs = Jobs(
                 settings=settings.jobs,
                 state_dir=settings.state_dir,
@@ -161,22 +164,26 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 forkserver=forkserver,
                 host=host,
                 walls=walls,
+                quotas=quotas,
                 nursery=nursery,
             )
             await jobs.restore()
             nursery.start_soon(retention.run)
+            presence = Presence(quotas, settings.server.max_connections)
             dispatcher = Dispatcher(
                 plugins=plugins,
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, plugins).table(),
+                handlers=Handlers(jobs, plugins, quotas, presence).table(),
             )
             server = Server(
                 settings=settings.server,
                 context=context,
                 plugins=plugins,
                 audit=audit,
+                quotas=quotas,
+                presence=presence,
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
@@ -228,10 +235,17 @@ def _cgroup_name(state_dir: Path) -> str:
     return f"jobs-{hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:12]}"
 
 
-def _raise_file_limit() -> None:
-    """Have as many open files as we may: two for each follower, one for each job."""
+def _raise_file_limit(connections: int) -> None:
+    """Have as many open files as we may: one for each connection and job, two for each follower."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < connections:
+        log.warning(
+            "fewer files may be open than connections are allowed (max_connections and "
+            "max_handshakes): raise LimitNOFILE, or allow fewer",
+            files=hard,
+            connections=connections,
+        )
 
 
 if __name__ == "__main__":

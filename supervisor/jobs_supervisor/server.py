@@ -4,7 +4,7 @@ Whatever a client does, it is its own connection that ends: a handshake that nev
 are no protocol, a message that is too large, silence. Each wait on it has a deadline with a name.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 
 import structlog
@@ -23,12 +23,25 @@ from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
+from jobs_supervisor.handshakes import Handshakes
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas
 
 GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
 
+AT_ONCE = 16
+"""Requests of one connection that are carried out, and answered, at once; others wait for these.
+
+What they hold may be megabytes each. A `wait` counts only when it is over.
+"""
+
 log = structlog.get_logger()
+
+
+class TookNoAnswerError(trio.BrokenResourceError):
+    """The client does not read; what is left for it is of no use."""
 
 
 class Server:
@@ -39,6 +52,8 @@ class Server:
         context: TLS, with our certificate.
         plugins: for identities.
         audit: where it is written down who came, and who was turned away.
+        quotas: told who comes.
+        presence: of everybody who is connected.
         dispatcher: for requests.
         jobs: for output.
     """
@@ -50,6 +65,8 @@ class Server:
         context: SSL.Context,
         plugins: Plugins,
         audit: Audit,
+        quotas: Quotas,
+        presence: Presence,
         dispatcher: Dispatcher,
         jobs: Jobs,
     ) -> None:
@@ -57,11 +74,14 @@ class Server:
         self._context = context
         self._plugins = plugins
         self._audit = audit
+        self._quotas = quotas
+        self.presence = presence
+        self._handshakes = Handshakes(settings)
+        self._turn = trio.Lock()
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
         self._rested = trio.Event()
-        self._connections = 0
 
     async def serve(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
         """Serve everybody who connects until `stop`; then drain.
@@ -93,54 +113,63 @@ class Server:
         self._rested = trio.Event()
 
     async def _serve_socket(self, raw: trio.SocketStream) -> None:
-        if self._connections >= self.settings.max_connections:
-            log.warning("a connection was refused: there are max_connections already")
-            await trio.aclose_forcefully(raw)
-            return
-        self._connections += 1
         stream = TLSStream(raw.socket, self._context, server_name=None)
         try:
-            if await self._shake_hands(stream):
-                await self._serve_stream(stream)
+            await self._serve_stream(stream, peer_of(raw.socket))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
         except Exception:
             log.exception("a connection failed")  # ours: the client is cut off, the rest goes on
         finally:
-            self._connections -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _shake_hands(self, stream: TLSStream) -> bool:
-        peer = peer_of(stream.socket)
-        why = f"it did not finish its handshake within {self.settings.handshake_s:g} s"
-        with trio.move_on_after(self.settings.handshake_s):
-            try:
-                await stream.do_handshake()
-            except trio.BrokenResourceError as error:
-                why = str(error)
-            else:
-                return True
-        log.info("a handshake failed", host=peer[0], why=why)
-        self._audit.connection(peer, None, why)
-        return False
-
-    async def _serve_stream(self, stream: TLSStream) -> None:
-        peer = peer_of(stream.socket)
-        connection = Connection(max_message=self.settings.max_message)
-        client = Client(self, Channel(stream, connection))
+    async def _serve_stream(self, stream: TLSStream, peer: tuple[str, int]) -> None:
+        client = Client(self, Channel(stream, Connection(max_message=self.settings.max_message)))
+        identity = None
         try:
-            client.identity = await self._plugins.identify(describe(stream.peer_certificate))
-        except (JobsError, CertsError) as error:
-            message = (
-                error
-                if isinstance(error, JobsError)
-                else JobsError("permission_denied", f"your certificate cannot be used: {error}")
-            )
-            self._audit.connection(peer, None, message.message)
-            await client.last_words(message)
-            return
-        self._audit.connection(peer, client.identity)
-        await client.serve()
+            identity = await self._meet(stream, peer)
+            if identity is not None:
+                with self.presence.connection(identity.name):
+                    self._audit.connection(peer, identity)
+                    await client.serve(identity)
+        except JobsError as refusal:
+            self._audit.connection(peer, identity, refusal.message)
+            await client.last_words(refusal)
+
+    async def _meet(self, stream: TLSStream, peer: tuple[str, int]) -> Identity | None:
+        """Find out who it is; None: it did not come to that.
+
+        Raises:
+            JobsError: nobody we know.
+        """
+        with self._handshakes.begin(peer[0]) as handshake:
+            try:
+                await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs nothing
+                await stream.do_handshake(turn=self._turn)
+            except trio.BrokenResourceError as error:
+                handshake.why = str(error)
+            else:
+                identity = await self._identify(stream)
+                self._quotas.meet(identity)
+                return identity
+        self._audit.connection(peer, None, handshake.why)
+        return None
+
+    async def _identify(self, stream: TLSStream) -> Identity:
+        try:
+            return await self._plugins.identify(describe(stream.peer_certificate))
+        except CertsError as error:
+            raise JobsError(
+                "permission_denied", f"your certificate cannot be used: {error}"
+            ) from None
+        except JobsError as error:
+            if error.__cause__ is not None:
+                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
+            raise
+
+    def refuse(self, identity: Identity, action: str, why: str) -> None:
+        """Write down what was refused for a quota."""
+        self._audit.refused(identity, action, why)
 
 
 class Client:
@@ -158,6 +187,8 @@ class Client:
         self._channel = channel
         self._busy = 0
         self._listing = trio.Lock()  # many lists that nobody reads would be much memory
+        self._slots = trio.Semaphore(AT_ONCE)
+        self._replying = trio.Lock()
 
     async def last_words(self, error: JobsError) -> None:
         """Tell the client why its connection ends, if it listens."""
@@ -165,24 +196,29 @@ class Client:
             await self._channel.send(Connection.notify("error", error.to_wire()))
             await self._channel.aclose()
 
-    async def serve(self) -> None:
+    async def serve(self, identity: Identity) -> None:
         """Answer requests until the client goes, breaks the protocol or falls silent."""
+        self.identity = identity
         try:
             async with trio.open_nursery() as nursery:
                 while (request := await self._next_request()) is not None:
+                    await self._server.presence.pace(identity.name)
                     await self._take(request, nursery)
                 nursery.cancel_scope.cancel()
         except* ProtocolError as group:
             why = str(_first(group))
             log.info("a client broke the protocol", who=self.identity.name, why=why)
             await self.last_words(JobsError("invalid_argument", why))
+        except* TookNoAnswerError:
+            log.info("a client took no answer in time", who=self.identity.name)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it went while we were answering
 
     async def _next_request(self) -> Request | None:
+        settings = self._server.settings
         while True:
-            with trio.move_on_after(self._server.settings.idle_s) as idle:
-                message = await self._channel.receive()
+            with trio.move_on_after(settings.idle_s) as idle:
+                message = await self._channel.receive(whole_within=settings.message_s)
             if idle.cancelled_caught:
                 if self._busy:
                     continue  # it waits for an answer, as it may
@@ -217,22 +253,55 @@ class Client:
 
     async def _decide_and_answer(self, request: Request) -> Call | None:
         """Send the one response; give the call if it was allowed and answered."""
-        call, error, result = None, None, None
         try:
-            call = await self._server.dispatcher.ask(self.identity, request.method, request.params)
-            result = await self._server.dispatcher.answer(call)
+            async with self._slots:
+                call = await self._server.dispatcher.ask(
+                    self.identity, request.method, request.params
+                )
+                if not call.waits:
+                    return await self._answer_call(request, call)
+            await call.ready()
+            async with self._slots:
+                return await self._answer_call(request, call)
         except JobsError as refusal:
             error = refusal
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
         except Exception:
             log.exception("a request failed", method=request.method, who=self.identity.name)
             error = JobsError("internal", f"{request.method} failed; the supervisor's log says why")
-        await self._channel.send(self._channel.connection.respond(request.id, error, result))
-        return None if error else call
+        await self._respond(request, error)
+        return None
+
+    async def _answer_call(self, request: Request, call: Call) -> Call:
+        await self._respond(request, None, await self._server.dispatcher.answer(call))
+        return call
+
+    async def _respond(
+        self, request: Request, error: JobsError | None, result: object = None
+    ) -> None:
+        """Send a response, which is made when its turn has come: it may be megabytes."""
+        async with self._replying:
+            with trio.move_on_after(self._server.settings.answer_s) as late:
+                await self._channel.send(
+                    self._channel.connection.respond(request.id, error, result)
+                )
+        if late.cancelled_caught:
+            raise TookNoAnswerError
 
     async def _take_over(self, request: Request) -> None:
-        call = await self._decide_and_answer(request)
-        if call is None:
-            return
+        with ExitStack() as following:
+            try:
+                following.enter_context(self._server.presence.follower(self.identity.name))
+            except JobsError as refusal:
+                self._server.refuse(self.identity, request.method, refusal.message)
+                await self._respond(request, refusal)
+                return
+            call = await self._decide_and_answer(request)
+            if call is not None:
+                await self._follow(call)
+
+    async def _follow(self, call: Call) -> None:
         directory = self._server.jobs.directory(call.target.job.id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, nursery.cancel_scope)

@@ -65,9 +65,17 @@ class Supervisor:
         directory: the folder.
         server: settings of `[server]`, besides what --dev would write.
         jobs: settings of `[jobs]`, likewise.
+        quotas: settings of `[quotas]`.
     """
 
-    def __init__(self, directory: Path, *, server: dict | None = None, jobs: dict | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        server: dict | None = None,
+        jobs: dict | None = None,
+        quotas: dict | None = None,
+    ):
         directory.mkdir(parents=True)
         self.directory = directory
         self.state = directory / "state"
@@ -77,9 +85,9 @@ class Supervisor:
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []  # a command that starts it, in another namespace perhaps
         self._clients: list[subprocess.Popen[bytes]] = []
-        self._write_settings(server or {}, jobs or {})
+        self._write_settings(server or {}, jobs or {}, quotas or {})
 
-    def _write_settings(self, server: dict, jobs: dict) -> None:
+    def _write_settings(self, server: dict, jobs: dict, quotas: dict) -> None:
         tables = {
             "server": {
                 "listen": f"127.0.0.1:{self.port}",
@@ -89,6 +97,7 @@ class Supervisor:
                 **server,
             },
             "jobs": {"isolation": "best-effort", **jobs},
+            "quotas": quotas,
         }
         lines = [f"state_dir = {json.dumps(str(self.state))}"]
         for table, values in tables.items():
@@ -200,8 +209,11 @@ class Supervisor:
 
     def decisions(self) -> list[dict]:
         """Give the decisions of the audit log."""
-        lines = map(json.loads, (self.state / "audit.log").read_text().splitlines())
-        return [line for line in lines if line["event"] == "decision"]
+        return [line for line in self.audit() if line["event"] == "decision"]
+
+    def audit(self) -> list[dict]:
+        """Give the audit log."""
+        return [json.loads(line) for line in (self.state / "audit.log").read_text().splitlines()]
 
     def forkserver(self) -> int:
         """Give the pid of its fork server, the one child that it has."""

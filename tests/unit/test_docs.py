@@ -13,6 +13,7 @@ from jobs_supervisor.config import (
     AuditSettings,
     JobSettings,
     PluginSettings,
+    QuotaSettings,
     RetentionSettings,
     ServerSettings,
     Settings,
@@ -27,6 +28,7 @@ SECTIONS = {
     "jobs": JobSettings,
     "retention": RetentionSettings,
     "audit": AuditSettings,
+    "quotas": QuotaSettings,
     "plugins": PluginSettings,
 }
 
@@ -63,6 +65,8 @@ def in_toml(value):
     """A default as one would write it in TOML."""
     if isinstance(value, attrs.Factory):
         made = value.factory()
+        if made == {}:
+            return "{}"
         told = attrs.asdict(made, filter=lambda field, each: each != field.default)
         inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
         return f"{{{inner}}}"

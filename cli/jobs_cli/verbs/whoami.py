@@ -7,7 +7,7 @@ from jobs_cli.session import ask
 
 
 def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
-    """Say who you are to the supervisor, and what you may do there.
+    """Say who you are to the supervisor, and how much you have of what you may have there.
 
     The connection is the one named by options (--server, --ca, --cert and --key; or --context, of
     a file --config); without them by the environment (JOBS_CONFIG and JOBS_CONTEXT; or JOBS_SERVER,
@@ -19,13 +19,22 @@ def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
         jobsctl --context dev-alice whoami --json
 
     Args:
-        json: as JSON: {"identity": …, "roles": […], "fingerprint": …, "not_after": …}.
+        json: as JSON: {"identity": …, "roles": […], "fingerprint": …, "not_after": …,
+            "quotas": {"running": {"limit": …, "used": …}, …}}; a limit of null is none.
     """
     answer = ask(endpoint, lambda client: client.whoami())
     if json:
         output.write_json(answer)
     else:
-        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in answer.items())
+        quotas = answer.pop("quotas", {})
+        lines = {**answer, **{key: _use(quota) for key, quota in quotas.items()}}
+        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in lines.items())
+
+
+def _use(quota: dict[str, float | None]) -> str:
+    limit, used = quota["limit"], quota["used"]
+    most = "no limit" if limit is None else f"{limit:.15g}"
+    return most if used is None else f"{used:.15g} of {most}"
 
 
 def _text(value: object) -> str:
