@@ -20,14 +20,13 @@ from typing import Final
 import pluggy
 
 from jobs_plugins import identity as identity_plugin
-from jobs_plugins import roles as roles_plugin
 from jobs_plugins import spec
 from jobs_plugins.hook import OURS
+from jobs_plugins.policy import Policy
+from jobs_plugins.roles import Roles
 
 GROUP: Final = "jobs"
 """The entry points' group."""
-
-BUILT_IN: Final = (("jobs.identity", identity_plugin), ("jobs.roles", roles_plugin))
 
 
 class PluginError(Exception):
@@ -35,20 +34,22 @@ class PluginError(Exception):
 
 
 def make_manager(
-    plugins: Iterable[tuple[str, object]] = (), *, load: bool = True
+    plugins: Iterable[tuple[str, object]] = (), *, load: bool = True, roles: Roles | None = None
 ) -> pluggy.PluginManager:
     """Make the plugin manager: the built-ins, those installed, and `plugins`.
 
     Args:
         plugins: more of them, each with its name.
         load: load the installed ones (entry points of group `jobs`).
+        roles: the built-in `jobs.roles`, for whoever means to change its policy.
 
     Raises:
         PluginError: one cannot be loaded or does not fit the specification.
     """
     manager = pluggy.PluginManager(spec.PROJECT)
     manager.add_hookspecs(spec)
-    for name, plugin in (*BUILT_IN, *(_installed() if load else ()), *plugins):
+    built_in = (("jobs.identity", identity_plugin), ("jobs.roles", roles or Roles(Policy())))
+    for name, plugin in (*built_in, *(_installed() if load else ()), *plugins):
         _register(manager, name, plugin)
     try:
         manager.check_pending()

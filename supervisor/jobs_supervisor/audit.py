@@ -70,14 +70,18 @@ class Audit:
     # -- what is written ---------------------------------------------------------------------
 
     def __call__(
-        self, identity: Identity, action: str, job: str | None, decision: Decision
+        self,
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
     ) -> None:
-        """Write down what plugins decided."""
+        """Write down what plugins decided; of a question (`can_i`), who asked it."""
         self._decided(
-            "decision",
+            **_who(identity, asked_by),
             allow=decision.allow,
-            who=identity.name,
-            certificate=identity.fingerprint,
             action=action,
             job=job,
             plugin=decision.plugin,
@@ -85,7 +89,13 @@ class Audit:
         )
 
     def refused(
-        self, identity: Identity, action: str, why: str, *, asked: str | None = None
+        self,
+        identity: Identity,
+        action: str,
+        why: str,
+        *,
+        asked: str | None = None,
+        asked_by: Identity | None = None,
     ) -> None:
         """Write down what was refused without a plugin: by a quota, or for want of a job.
 
@@ -94,12 +104,11 @@ class Audit:
             action: for what.
             why: in words.
             asked: how they named the job, if that is not known or not theirs to know.
+            asked_by: who only wanted to know.
         """
         self._decided(
-            "decision",
+            **_who(identity, asked_by),
             allow=False,
-            who=identity.name,
-            certificate=identity.fingerprint,
             action=action,
             job=None,
             plugin=None,
@@ -116,7 +125,7 @@ class Audit:
             why: of a refusal; empty: they may.
         """
         self._decided(
-            "connection",
+            event="connection",
             allow=not why,
             who=None if identity is None else identity.name,
             certificate=None if identity is None else identity.fingerprint,
@@ -125,7 +134,7 @@ class Audit:
             why=why[:MAX_TEXT],
         )
 
-    def _decided(self, event: str, *, allow: bool, **fields: object) -> None:
+    def _decided(self, *, event: str, allow: bool, **fields: object) -> None:
         fields["verdict"] = "allow" if allow else "deny"
         if allow or self._denials.is_new(event, fields):
             self._write(event, fields)
@@ -220,3 +229,14 @@ class Audit:
     def _say_head(self, event: str) -> None:
         # Root can write a chain anew; this log is usually kept elsewhere, and can be compared.
         log.info(event, head=str(self._files.head))
+
+
+def _who(identity: Identity, asked_by: Identity | None) -> dict[str, str]:
+    if asked_by is None:
+        return {"event": "decision", "who": identity.name, "certificate": identity.fingerprint}
+    return {
+        "event": "question",
+        "who": asked_by.name,
+        "certificate": asked_by.fingerprint,
+        "about": identity.name,
+    }

@@ -6,6 +6,7 @@
 [quotas]      how much one identity may have of all this
 [audit]       how much of the audit log is kept
 [plugins]     how plugins are asked
+[policy]      who may do what; jobs_plugins/policy.py
 """
 
 import tomllib
@@ -18,6 +19,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from jobs_plugins.plugins import DECIDE_S
+from jobs_plugins.policy import Policy
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
@@ -69,6 +71,7 @@ class ServerSettings:
         ca: the CA's certificate, which clients' certificates must be signed by.
         cert: the server's certificate.
         key: its private key.
+        crl: what the CA has revoked; None: nothing.
         max_connections: at once, of clients that are known; more are refused.
         max_handshakes: connections whose client is not known yet; the oldest go beyond that.
         max_handshakes_per_address: of these, from one IPv4 address or IPv6 network (64 bits).
@@ -84,6 +87,7 @@ class ServerSettings:
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
+    crl: Path | None = None
     max_connections: int = field(default=4096, validator=_positive)
     max_handshakes: int = field(default=1024, validator=_positive)
     max_handshakes_per_address: int = field(default=256, validator=_positive)
@@ -237,6 +241,7 @@ class Settings:
     quotas: QuotaSettings = QuotaSettings()
     audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
+    policy: Policy = Policy()  # noqa: RUF009  it is frozen, as the others are
 
 
 def load(path: Path) -> Settings:

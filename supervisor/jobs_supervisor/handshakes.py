@@ -88,3 +88,12 @@ def network(host: str) -> str:
         return host
     mapped = address.ipv4_mapped
     return str(mapped or IPv6Address(int(address) >> 64 << 64))
+
+
+def peer_of(sock: trio.socket.SocketType) -> tuple[str, int]:
+    """Give the host and the port that a connection comes from."""
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:  # it has gone already
+        return "", 0
+    return host, port

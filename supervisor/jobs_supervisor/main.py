@@ -8,18 +8,20 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 import trio
 
-from jobs_certs import CertsError, show
+from jobs_certs import CertsError
 from jobs_plugins.manager import PluginError, make_manager
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.roles import Roles
 from jobs_proto.errors import JobsError
-from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
+from jobs_supervisor.access import load_access
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
@@ -31,6 +33,7 @@ from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.log import log_failure, set_up_logging
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
+from jobs_supervisor.reload import Reloader
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -131,25 +134,25 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit(settings.server.max_connections + settings.server.max_handshakes)
-    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s, failed=log_failure)
+    access = load_access(settings)
+    roles = Roles(access.policy)
+    plugins = Plugins(
+        make_manager(roles=roles), decide_s=settings.plugins.decide_s, failed=log_failure
+    )
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
-    context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
-    if (kind := show(settings.server.cert).kind) != "server":
-        raise JobsError(
-            "failed_precondition",
-            f"{settings.server.cert} is a {kind}'s certificate; issue one with --role server",
-        )
     listeners = await _listen(settings, arguments.config)
     audit = Audit(settings.state_dir, settings.audit)
     store = Store(settings.state_dir / "jobs.sqlite")
     forkserver = ForkServer()
     stop = trio.Event()
+    reloader = Reloader(settings, partial(load, arguments.config))
     async with trio.open_nursery() as writing:
         await writing.start(store.run)
         await writing.start(audit.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
+            await nursery.start(reloader.listen)
             tree = survey(_cgroup_name(settings.state_dir))
             await nursery.start(forkserver.run, tree.shims)
             host = describe(forkserver.mode, forkserver.why, tree)
@@ -175,11 +178,12 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, plugins, quotas, presence).table(),
+                handlers=Handlers(jobs, plugins, roles, quotas, presence).table(),
             )
             server = Server(
                 settings=settings.server,
-                context=context,
+                access=access,
+                roles=roles,
                 plugins=plugins,
                 audit=audit,
                 quotas=quotas,
@@ -187,6 +191,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
+            nursery.start_soon(reloader.run, server)
             _announce(settings, arguments, host.missing + walls.missing)
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))

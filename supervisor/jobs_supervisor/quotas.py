@@ -54,7 +54,7 @@ class Quotas:
     """Who may have how much.
 
     Args:
-        settings: as configured; may be replaced while we run.
+        settings: as configured.
         store: keeps the roles.
     """
 

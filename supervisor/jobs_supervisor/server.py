@@ -4,26 +4,31 @@ Whatever a client does, it is its own connection that ends: a handshake that nev
 are no protocol, a message that is too large, silence. Each wait on it has a deadline with a name.
 """
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, nullcontext, suppress
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 import trio
-from OpenSSL import SSL
+from cryptography import x509
 
 from jobs_certs import CertsError, describe
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.policy import Policy
+from jobs_plugins.roles import Roles
 from jobs_proto.connection import Connection, Notification, Request, chunk_head
 from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.identity import Identity
 from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
 from jobs_rpc.tls import TLSStream
+from jobs_supervisor.access import Access
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
-from jobs_supervisor.handshakes import Handshakes
+from jobs_supervisor.handshakes import Handshake, Handshakes, peer_of
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
@@ -37,6 +42,9 @@ AT_ONCE = 16
 What they hold may be megabytes each. A `wait` counts only when it is over.
 """
 
+CUT_S = 0.5
+"""The same, of one that is to have nothing more from us."""
+
 log = structlog.get_logger()
 
 
@@ -49,7 +57,8 @@ class Server:
 
     Args:
         settings: limits and deadlines.
-        context: TLS, with our certificate.
+        access: who is let in.
+        roles: the plugin, whose rules are those of `access`.
         plugins: for identities.
         audit: where it is written down who came, and who was turned away.
         quotas: told who comes.
@@ -62,7 +71,8 @@ class Server:
         self,
         *,
         settings: ServerSettings,
-        context: SSL.Context,
+        access: Access,
+        roles: Roles,
         plugins: Plugins,
         audit: Audit,
         quotas: Quotas,
@@ -71,7 +81,8 @@ class Server:
         jobs: Jobs,
     ) -> None:
         self.settings = settings
-        self._context = context
+        self.access = access
+        self._roles = roles
         self._plugins = plugins
         self._audit = audit
         self._quotas = quotas
@@ -82,6 +93,7 @@ class Server:
         self.jobs = jobs
         self._working = 0
         self._rested = trio.Event()
+        self._clients: set[Client] = set()
 
     async def serve(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
         """Serve everybody who connects until `stop`; then drain.
@@ -102,6 +114,45 @@ class Server:
                     await self._rested.wait()
             connections.cancel_scope.cancel()
 
+    async def admit_by(self, access: Access) -> int:
+        """Go by another certificate, list of the revoked, policy; give how many that cuts off.
+
+        New connections and requests do so at once. Those who are connected are looked at again, and
+        what they wait for or follow is decided again; listeners stay.
+        """
+        self.access = access
+        self._roles.policy = access.policy
+        connected = tuple(self._clients)
+        for client in connected:
+            client.bind(access.policy)  # at once, whatever time the plugins take
+        async with trio.open_nursery() as nursery:
+            for client in connected:
+                nursery.start_soon(client.review)
+        return sum(client.refusal is not None for client in connected)
+
+    async def recognise(self, client: "Client") -> None:
+        """Find out who a client is, by what counts when this returns.
+
+        Raises:
+            JobsError: `permission_denied`: nobody who is let in.
+        """
+        access = None
+        while access is not self.access:
+            access = self.access
+            if fault := access.trust.fault(client.certificate):
+                raise JobsError("permission_denied", fault)
+            client.known = await self._identify(client.certificate)
+        client.bind(access.policy)
+        self._quotas.meet(client.identity)
+
+    async def _identify(self, certificate: x509.Certificate) -> Identity:
+        try:
+            return await self._plugins.identify(describe(certificate))
+        except CertsError as error:
+            raise JobsError(
+                "permission_denied", f"your certificate cannot be used: {error}"
+            ) from None
+
     def start_work(self) -> None:
         """Count a request that is being answered."""
         self._working += 1
@@ -113,7 +164,7 @@ class Server:
         self._rested = trio.Event()
 
     async def _serve_socket(self, raw: trio.SocketStream) -> None:
-        stream = TLSStream(raw.socket, self._context, server_name=None)
+        stream = TLSStream(raw.socket, self.access.context, server_name=None)
         try:
             await self._serve_stream(stream, peer_of(raw.socket))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -124,52 +175,67 @@ class Server:
             await trio.aclose_forcefully(stream)
 
     async def _serve_stream(self, stream: TLSStream, peer: tuple[str, int]) -> None:
-        client = Client(self, Channel(stream, Connection(max_message=self.settings.max_message)))
-        identity = None
-        try:
-            identity = await self._meet(stream, peer)
-            if identity is not None:
-                with self.presence.connection(identity.name):
-                    self._audit.connection(peer, identity)
-                    await client.serve(identity)
-        except JobsError as refusal:
-            self._audit.connection(peer, identity, refusal.message)
-            await client.last_words(refusal)
-
-    async def _meet(self, stream: TLSStream, peer: tuple[str, int]) -> Identity | None:
-        """Find out who it is; None: it did not come to that.
-
-        Raises:
-            JobsError: nobody we know.
-        """
+        client = None
         with self._handshakes.begin(peer[0]) as handshake:
-            try:
-                await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs nothing
-                await stream.do_handshake(turn=self._turn)
-            except trio.BrokenResourceError as error:
-                handshake.why = str(error)
-            else:
-                identity = await self._identify(stream)
-                self._quotas.meet(identity)
-                return identity
-        self._audit.connection(peer, None, handshake.why)
-        return None
+            client = await self._meet(stream, handshake)
+        if client is None:
+            self._audit.connection(peer, None, handshake.why)
+        elif client.refusal is not None:
+            self._audit.connection(peer, None, client.refusal.message)
+            await client.last_words(client.refusal)
+        else:
+            await self._serve_known(client, peer)
 
-    async def _identify(self, stream: TLSStream) -> Identity:
+    async def _meet(self, stream: TLSStream, handshake: Handshake) -> "Client | None":
+        """Find out who it is, and whether they are let in; None: there was no handshake."""
         try:
-            return await self._plugins.identify(describe(stream.peer_certificate))
-        except CertsError as error:
-            raise JobsError(
-                "permission_denied", f"your certificate cannot be used: {error}"
-            ) from None
+            await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs nothing
+            await stream.do_handshake(turn=self._turn)
+        except trio.BrokenResourceError as error:
+            handshake.why = str(error)
+            return None
+        channel = Channel(stream, Connection(max_message=self.settings.max_message))
+        client = Client(self, channel, stream.peer_certificate)
+        try:
+            await self.recognise(client)
         except JobsError as error:
-            if error.__cause__ is not None:
-                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
-            raise
+            client.refusal = error
+        return client
+
+    async def _serve_known(self, client: "Client", peer: tuple[str, int]) -> None:
+        with ExitStack() as present:
+            try:
+                present.enter_context(self.presence.connection(client.identity.name))
+            except JobsError as refusal:
+                self._audit.connection(peer, client.identity, refusal.message)
+                await client.last_words(refusal)
+                return
+            self._audit.connection(peer, client.identity)
+            self._clients.add(client)  # from here on it is looked at whenever anything is reloaded
+            present.callback(self._clients.discard, client)
+            with trio.move_on_after(seconds_left(client.certificate)) as life:
+                await client.serve()
+            if life.cancelled_caught:
+                await client.cut(JobsError("permission_denied", "your certificate has ended"))
 
     def refuse(self, identity: Identity, action: str, why: str) -> None:
         """Write down what was refused for a quota."""
         self._audit.refused(identity, action, why)
+
+
+class Standing:
+    """A call that goes on after it was allowed, as long as it is: a wait, a follow.
+
+    Attributes:
+        call: as it was allowed.
+        scope: around what it does.
+        refusal: why it may not go on.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.scope = trio.CancelScope()
+        self.refusal: JobsError | None = None
 
 
 class Client:
@@ -178,13 +244,24 @@ class Client:
     Args:
         server: whose it is.
         channel: to the client.
+        certificate: the client's.
+
+    Attributes:
+        known: as plugins know it.
+        identity: that, with what the policy binds it to; another object after each reload, even if
+            it says the same.
+        refusal: why it was, or is being, cut off.
     """
 
+    known: Identity
     identity: Identity
 
-    def __init__(self, server: Server, channel: Channel) -> None:
+    def __init__(self, server: Server, channel: Channel, certificate: x509.Certificate) -> None:
+        self.certificate = certificate
         self._server = server
         self._channel = channel
+        self.refusal: JobsError | None = None
+        self._standing: set[Standing] = set()
         self._busy = 0
         self._listing = trio.Lock()  # many lists that nobody reads would be much memory
         self._slots = trio.Semaphore(AT_ONCE)
@@ -196,13 +273,47 @@ class Client:
             await self._channel.send(Connection.notify("error", error.to_wire()))
             await self._channel.aclose()
 
-    async def serve(self, identity: Identity) -> None:
+    def bind(self, policy: Policy) -> None:
+        """Have the roles and groups that a policy gives it."""
+        self.identity = policy.bind(self.known)
+
+    async def cut(self, error: JobsError) -> None:
+        """End the connection now, with a word about why if the client takes it in time."""
+        if self.refusal is not None:
+            return
+        self.refusal = error
+        log.info("a client was cut off", who=self.identity.name, why=error.message)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with trio.move_on_after(CUT_S):
+                await self.last_words(error)
+        await trio.aclose_forcefully(self._channel.stream)
+
+    async def review(self) -> None:
+        """Find out whether it may still be here, and go on with what it does."""
+        try:
+            await self._server.recognise(self)
+        except JobsError as error:
+            await self.cut(error)
+            return
+        async with trio.open_nursery() as nursery:
+            for standing in self._standing:
+                nursery.start_soon(self._review, standing)
+
+    async def _review(self, standing: Standing) -> None:
+        try:
+            await self._server.dispatcher.ask_again(self.identity, standing.call)
+        except JobsError as error:
+            standing.refusal = error
+            if METHODS[standing.call.method].takes_over:
+                await self.cut(error)  # it has the connection for itself
+            standing.scope.cancel()
+
+    async def serve(self) -> None:
         """Answer requests until the client goes, breaks the protocol or falls silent."""
-        self.identity = identity
         try:
             async with trio.open_nursery() as nursery:
                 while (request := await self._next_request()) is not None:
-                    await self._server.presence.pace(identity.name)
+                    await self._server.presence.pace(self.identity.name)
                     await self._take(request, nursery)
                 nursery.cancel_scope.cancel()
         except* ProtocolError as group:
@@ -255,12 +366,10 @@ class Client:
         """Send the one response; give the call if it was allowed and answered."""
         try:
             async with self._slots:
-                call = await self._server.dispatcher.ask(
-                    self.identity, request.method, request.params
-                )
+                call = await self._decide(request)
                 if not call.waits:
                     return await self._answer_call(request, call)
-            await call.ready()
+            await self._while_allowed(call, call.ready)
             async with self._slots:
                 return await self._answer_call(request, call)
         except JobsError as refusal:
@@ -274,7 +383,8 @@ class Client:
         return None
 
     async def _answer_call(self, request: Request, call: Call) -> Call:
-        await self._respond(request, None, await self._server.dispatcher.answer(call))
+        work = partial(self._server.dispatcher.answer, call)
+        await self._respond(request, None, await self._while_allowed(call, work))
         return call
 
     async def _respond(
@@ -288,6 +398,38 @@ class Client:
                 )
         if late.cancelled_caught:
             raise TookNoAnswerError
+
+    async def _decide(self, request: Request) -> Call:
+        """Have a request decided by what counts when this returns."""
+        while True:
+            who = self.identity
+            call = await self._server.dispatcher.ask(who, request.method, request.params)
+            if self.refusal is not None:
+                raise self.refusal
+            if who is self.identity:
+                return call
+
+    async def _while_allowed(self, call: Call, work: Callable[[], Awaitable[object]]) -> object:
+        """Do what a call is about; if that takes long, as long as the caller may.
+
+        Raises:
+            JobsError: `permission_denied`: it may not any more.
+        """
+        if call.method != "wait" and not METHODS[call.method].takes_over:
+            return await work()  # it is done at once, or as good as done
+        standing = Standing(call)
+        self._standing.add(standing)
+        result = None
+        try:
+            if call.identity is not self.identity:  # a reload came in between
+                await self._server.dispatcher.ask_again(self.identity, call)
+            with standing.scope:
+                result = await work()
+        finally:
+            self._standing.discard(standing)
+        if standing.refusal is not None:
+            raise standing.refusal
+        return result
 
     async def _take_over(self, request: Request) -> None:
         with ExitStack() as following:
@@ -305,7 +447,11 @@ class Client:
         directory = self._server.jobs.directory(call.target.job.id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, nursery.cancel_scope)
-            await follow(call.target, directory, call.params, self)
+            work = partial(follow, call.target, directory, call.params, self)
+            try:
+                await self._while_allowed(call, work)
+            except JobsError as error:
+                await self.cut(error)
             nursery.cancel_scope.cancel()
 
     async def _until_gone(self, scope: trio.CancelScope) -> None:
@@ -324,13 +470,9 @@ class Client:
         await self._channel.send(head, memoryview(data))
 
 
-def peer_of(sock: trio.socket.SocketType) -> tuple[str, int]:
-    """Give the host and the port that a connection comes from."""
-    try:
-        host, port = sock.getpeername()[:2]
-    except OSError:  # it has gone already
-        return "", 0
-    return host, port
+def seconds_left(certificate: x509.Certificate) -> float:
+    """Give how long a certificate is still valid; less than nothing if it is not."""
+    return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds()
 
 
 def _first(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from jobs_cli.app import make_app, verb_names
+from jobs_plugins.policy import Policy
 from jobs_proto.job import Limits
 from jobs_proto.phases import diagram
 from jobs_supervisor.config import (
@@ -30,6 +31,7 @@ SECTIONS = {
     "audit": AuditSettings,
     "quotas": QuotaSettings,
     "plugins": PluginSettings,
+    "policy": Policy,
 }
 
 
@@ -70,6 +72,8 @@ def in_toml(value):
         told = attrs.asdict(made, filter=lambda field, each: each != field.default)
         inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
         return f"{{{inner}}}"
+    if value is None:
+        return "left out"  # TOML has no other way to say it
     if isinstance(value, tuple):
         return str(list(value))
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
