@@ -61,7 +61,7 @@ def grant(
             `failed_precondition`: the host cannot enforce them, or they contradict a plugin's.
     """
     check_against_host(asked)
-    _check_maximum(asked, maximum)
+    check_maximum(asked, maximum)
     _check_nofile(asked)
     unenforceable = tree.check(asked)
     if unenforceable and asked.enforcement == "required":
@@ -106,7 +106,12 @@ def _impose(limits: Limits, plugin: str, imposed: Limits, tree: Tree) -> Limits:
         ) from None
 
 
-def _check_maximum(asked: Limits, maximum: Limits) -> None:
+def check_maximum(asked: Limits, maximum: Limits) -> None:
+    """Refuse what is over the maximum.
+
+    Raises:
+        JobsError: `invalid_argument`: it is.
+    """
     try:
         most = tightest(asked, maximum)
     except ValueError as error:

@@ -27,15 +27,6 @@ def _deadline():
     signal.signal(signal.SIGALRM, before)
 
 
-def pytest_collection_modifyitems(items):
-    """Skip what needs root, without it."""
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root"))
-
-
 @contextlib.contextmanager
 def _supervisors(folder: Path):
     """Give a function that makes and starts supervisors; end them, and look for what is left."""
