@@ -36,7 +36,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from ipaddress import ip_address
 from operator import index
@@ -172,14 +172,16 @@ class TLSStream(trio.abc.Stream):
             raise ValueError("there is no certificate before the handshake is over")
         return certificate.to_cryptography()
 
-    async def do_handshake(self, *, turn: trio.Lock | None = None) -> None:
+    async def do_handshake(
+        self, *, turn: AbstractAsyncContextManager[object] | None = None
+    ) -> None:
         """Come to terms with the peer; once. Set a deadline around it: a peer may never answer.
 
         A second caller waits for the first; when that one is cancelled, it goes on in its place.
 
         Args:
-            turn: of all who share it, one computes at a time, and other tasks run in between: a
-                step is a millisecond of signatures, and a crowd of newcomers would keep everybody.
+            turn: entered for each step, which is a millisecond of signatures: a crowd of newcomers
+                would keep everybody else waiting.
         """
         async with self._shaking:
             if self._secure:
@@ -233,7 +235,9 @@ class TLSStream(trio.abc.Stream):
 
     # -- the one loop ------------------------------------------------------------------------
 
-    async def _retry(self, attempt: Callable[[], T], turn: trio.Lock | None = None) -> T:
+    async def _retry(
+        self, attempt: Callable[[], T], turn: AbstractAsyncContextManager[object] | None = None
+    ) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:

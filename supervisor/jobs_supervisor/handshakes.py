@@ -16,6 +16,9 @@ from attrs import define, field
 
 from jobs_supervisor.config import ServerSettings
 
+SHARE = 1 / 4
+"""Of the supervisor's time, for handshakes while several wait for it."""
+
 
 @define(eq=False)
 class Handshake:
@@ -76,6 +79,28 @@ class Handshakes:
         self._open[address].pop(handshake, None)
         if not self._open[address]:
             del self._open[address]
+
+
+class Turn:
+    """Lets one handshake compute at a time, and a crowd no more than `SHARE` of the time."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+        self._began = 0.0
+
+    async def __aenter__(self) -> None:
+        """Wait until it is ours."""
+        await self._lock.acquire()
+        self._began = trio.current_time()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it to the next one, after a pause for everybody who is known already."""
+        try:
+            if self._lock.statistics().tasks_waiting:
+                took = trio.current_time() - self._began
+                await trio.sleep(took / SHARE - took)
+        finally:
+            self._lock.release()
 
 
 def network(host: str) -> str:

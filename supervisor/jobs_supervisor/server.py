@@ -28,7 +28,7 @@ from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
-from jobs_supervisor.handshakes import Handshake, Handshakes, peer_of
+from jobs_supervisor.handshakes import Handshake, Handshakes, Turn, peer_of
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
@@ -88,7 +88,7 @@ class Server:
         self._quotas = quotas
         self.presence = presence
         self._handshakes = Handshakes(settings)
-        self._turn = trio.Lock()
+        self._turn = Turn()
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
