@@ -31,6 +31,7 @@ from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.log import log_failure, set_up_logging
+from jobs_supervisor.notify import notify
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.reload import Reloader
@@ -96,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="with --dev: the folder (./.jobs-dev)"
     )
+    parser.add_argument(
+        "--cgroup",
+        metavar="PATH",
+        help="the delegated cgroup that jobs live in, as /proc/PID/cgroup has it (our own)",
+    )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write FILE when serving")
     parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
     return parser
@@ -153,7 +159,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
             await nursery.start(reloader.listen)
-            tree = survey(_cgroup_name(settings.state_dir))
+            tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
             await nursery.start(forkserver.run, tree.shims)
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
@@ -193,6 +199,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             )
             nursery.start_soon(reloader.run, server)
             _announce(settings, arguments, host.missing + walls.missing)
+            notify("READY=1")
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))
             nursery.cancel_scope.cancel()
@@ -221,6 +228,7 @@ async def _stop_on_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
+            notify("STOPPING=1")
             stop.set()
 
 
