@@ -28,7 +28,7 @@ from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, Limits, Output, Spec, timestamp
-from jobs_proto.methods import Run
+from jobs_proto.methods import Run, Update
 from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import isolation, outcome, secrets
@@ -37,9 +37,10 @@ from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
 from jobs_supervisor.isolation import Walls
-from jobs_supervisor.limits import Granted, grant
+from jobs_supervisor.limits import Granted, check_maximum, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.output import retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
@@ -399,6 +400,8 @@ class Jobs:
             if live.record.killing is not None:
                 failpoint("kill.before-repeat", live.job.id)
                 await link.send(protocol.KILL, dict(live.record.killing))
+            if live.job.updated_at is not None:
+                await self._tell_limits(live)
             while (packet := await link.receive()) is not None:
                 self._hear(live, *packet)
         finally:
@@ -417,7 +420,7 @@ class Jobs:
         elif kind == protocol.FROZEN:
             self._frozen(live, frozen=bool(body["frozen"]))
         elif kind == protocol.USAGE:
-            live.measured(outcome.usage(body["usage"]), Output(**body["output"]))  # type: ignore[arg-type]
+            live.measured(outcome.usage(body["usage"]), outcome.output(body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
             self._finish(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
@@ -489,7 +492,8 @@ class Jobs:
             total = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
             total = 0
-        lost = outcome.lost(live.job, why, time.time_ns(), Output(total=total))
+        output = Output(total=total, retained_from=retained_from(directory))
+        lost = outcome.lost(live.job, why, time.time_ns(), output)
         await self._conclude(live, lost)
 
     # -- what clients ask --------------------------------------------------------------------
@@ -566,6 +570,48 @@ class Jobs:
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
 
+    async def update(self, live: LiveJob, request: Update, impose: Impose) -> None:
+        """Change limits of the job: on the disk first, so that a restart does not forget it.
+
+        Args:
+            live: the job.
+            request: what was asked.
+            impose: asks the plugins for limits, which hold here as well.
+
+        Raises:
+            JobsError: `failed_precondition`: it has ended; `invalid_argument`: it is over the
+                maximum, or over a plugin's.
+        """
+        cap, timeout_s = request.output_max_bytes, request.timeout_s
+        if cap is not None:
+            asked = Limits(output_max_bytes=cap)
+            check_maximum(asked, self._settings.max_limits)
+            for plugin, imposed in await impose():
+                check_maximum(asked, imposed, f"the plugin {plugin}")
+        if live.exited:
+            raise JobsError(
+                "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
+            )
+        job = evolve(live.job, updated_at=timestamp(time.time_ns()))
+        if cap is not None:
+            by = {k: v for k, v in job.limited_by.items() if k != "output_max_bytes"}
+            limits = evolve(job.limits, output_max_bytes=cap)
+            job = evolve(job, limits=limits, limited_by=by)
+        if timeout_s is not None:
+            job = evolve(job, timeout_s=timeout_s)
+        live.record = evolve(live.record, job=job)
+        failpoint("update.before-record", job.id)
+        await self._put(live)
+        failpoint("update.recorded", job.id)
+        await self._tell_limits(live)
+
+    async def _tell_limits(self, live: LiveJob) -> None:
+        """Tell the shim, if there is one yet, the limits that can change; again does no harm."""
+        if live.link is not None:
+            cap, timeout_s = live.job.limits.output_max_bytes, live.job.timeout_s
+            body: protocol.Body = {"output_max_bytes": cap, "timeout_s": timeout_s}
+            await live.link.send(protocol.UPDATE, body)
+
     async def remove(self, live: LiveJob) -> None:
         """Forget a job that has ended, with its output.
 
@@ -628,6 +674,7 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         spec=request.spec,
         created_at=timestamp(time.time_ns()),
         limits=granted.limits,
+        timeout_s=request.spec.timeout_s,
         notes=granted.notes,
         limited_by=granted.limited_by,
     )
