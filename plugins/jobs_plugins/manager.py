@@ -18,17 +18,16 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pluggy
 
 from jobs_plugins import identity as identity_plugin
-from jobs_plugins import roles as roles_plugin
 from jobs_plugins import spec
 from jobs_plugins.hook import OURS
+from jobs_plugins.policy import Policy
+from jobs_plugins.roles import Roles
 from jobs_plugins.sources import CLI_GROUP, PluginError, Source, in_directory, installed
-
-BUILT_IN: Final = (("jobs.identity", identity_plugin), ("jobs.roles", roles_plugin))
 
 
 class Manager(pluggy.PluginManager):
@@ -70,6 +69,7 @@ def make_manager(
     plugins: Iterable[tuple[str, object]] = (),
     *,
     load: bool = True,
+    roles: Roles | None = None,
     directory: Path | None = None,
     disabled: Iterable[str] = (),
     config: Mapping[str, Mapping[str, Any]] | None = None,
@@ -79,6 +79,7 @@ def make_manager(
     Args:
         plugins: more of them, each with its name.
         load: load the installed ones (entry points of group `jobs`).
+        roles: the built-in `jobs.roles`, for whoever means to change its policy.
         directory: whose `*.py` files are plugins.
         disabled: names of plugins that are not loaded.
         config: settings, by the names of the plugins that they are for.
@@ -87,8 +88,9 @@ def make_manager(
         PluginError: one cannot be loaded, does not fit the specification, or refuses its settings.
     """
     manager = Manager()
+    built_in = (("jobs.identity", identity_plugin), ("jobs.roles", roles or Roles(Policy())))
     sources = [
-        *_given(BUILT_IN, "built-in"),
+        *_given(built_in, "built-in"),
         *(installed() if load else ()),
         *(in_directory(directory) if directory else ()),
         *_given(plugins, "given"),
@@ -96,7 +98,7 @@ def make_manager(
     names = [source.name for source in sources]
     if unknown := set(disabled) - set(names):
         raise PluginError(f"No such plugin can be disabled: {_these(unknown, names)}")
-    for source in sources[len(BUILT_IN) :]:
+    for source in sources[len(built_in) :]:
         if source.name.startswith(OURS):
             raise PluginError(
                 f"The plugin {source.name} ({source.origin}) cannot be used: names that start with "

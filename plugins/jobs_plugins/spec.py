@@ -65,9 +65,11 @@ def jobs_authorize(
         identity: who asks.
         action: a method's name (`jobs_proto.methods`), or `run_as`: to run as a Unix user
             other than the default one, or `run_privileged`: to run with `--cap-add` or
-            `--privileged`, both asked in addition to `run`. For each job that a `list`
-            would show, `inspect` is asked.
-        request: the method's parameters, validated: for `run`, a `jobs_proto.methods.Run`.
+            `--privileged`, both asked in addition to `run`; or `can_i_as`: to ask what somebody
+            else may, in addition to `can_i`. For each job that a `list` would show, `inspect`
+            is asked; also about one that does not exist, in the place of one that is not found.
+        request: the method's parameters, validated: for `run`, a `jobs_proto.methods.Run`. None
+            where nobody has made that request: `can_i`, and the jobs of a `list`.
         job: the one that it is about; None for what is about no existing job.
 
     Returns:

@@ -1,8 +1,8 @@
 """The audit log: each decision about who may do what, one JSON line, in the state directory."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -12,7 +12,20 @@ from jobs_proto.identity import Identity
 
 log = structlog.get_logger()
 
-Audit = Callable[[Identity, str, str | None, Decision], None]
+
+class Audit(Protocol):
+    """Writes a decision down; of a question (`can_i`), who asked it."""
+
+    def __call__(
+        self,
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        """Write a line."""
 
 
 def open_audit(path: Path) -> Audit:
@@ -27,17 +40,29 @@ def open_audit(path: Path) -> Audit:
         ],
     )
 
-    def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
-        logger.info(
-            "decision",
-            who=identity.name,
-            certificate=identity.fingerprint,
-            action=action,
-            job=job,
-            verdict="allow" if decision.allow else "deny",
-            plugin=decision.plugin,
-            why=decision.why,
-        )
+    def audit(
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        who = asked_by or identity
+        try:
+            logger.info(
+                "question" if asked_by else "decision",
+                who=who.name,
+                certificate=who.fingerprint,
+                **({"about": identity.name} if asked_by else {}),
+                action=action,
+                job=job,
+                verdict="allow" if decision.allow else "deny",
+                plugin=decision.plugin,
+                why=decision.why,
+            )
+        except OSError as error:  # the file keeps the line, and writes it with the next one
+            log.error("cannot write the audit log", why=error.strerror)  # noqa: TRY400  # the disk is full: no traceback needed
 
     return audit
 

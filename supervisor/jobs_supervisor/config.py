@@ -4,6 +4,7 @@
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
 [plugins]     which there are, and how they are asked
+[policy]      who may do what; jobs_plugins/policy.py
 """
 
 import tomllib
@@ -15,6 +16,7 @@ from attrs import field, frozen
 
 from jobs_plugins.events import EVENT_S
 from jobs_plugins.plugins import DECIDE_S
+from jobs_plugins.policy import Policy
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
@@ -61,6 +63,7 @@ class ServerSettings:
         ca: the CA's certificate, which clients' certificates must be signed by.
         cert: the server's certificate.
         key: its private key.
+        crl: what the CA has revoked; None: nothing.
         max_connections: at once; more are closed before the handshake.
         handshake_s: seconds a client has for the TLS handshake.
         idle_s: seconds after which a connection that asks nothing is closed.
@@ -72,6 +75,7 @@ class ServerSettings:
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
+    crl: Path | None = None
     max_connections: int = field(default=1024, validator=_positive)
     handshake_s: float = field(default=10.0, validator=_positive)
     idle_s: float = field(default=600.0, validator=_positive)
@@ -166,6 +170,7 @@ class Settings:
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
     plugins: PluginSettings = PluginSettings()
+    policy: Policy = Policy()  # noqa: RUF009  it is frozen, as the others are
 
 
 def load(path: Path) -> Settings:

@@ -7,19 +7,22 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
+from uuid import UUID
 
+from jobs_plugins.decision import Decision
 from jobs_plugins.plugins import Plugins
-from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
+from jobs_plugins.rules import ACTIONS, ANYTHING, CAN_I_AS, RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
-from jobs_proto.job import Job
-from jobs_proto.methods import METHODS, PLANNED, Run
+from jobs_proto.job import Job, Spec
+from jobs_proto.methods import METHODS, PLANNED, CanI, Run
 from jobs_proto.wire import structure
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.store import Record
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
@@ -29,6 +32,11 @@ MAX_NAMESAKES = 1000
 
 AT_ONCE = 100
 """Jobs that plugins are asked about together."""
+
+NOBODYS = LiveJob(
+    Record(job=Job(id=str(UUID(int=0)), owner="", spec=Spec(argv=("true",)), created_at=""))
+)
+"""What plugins are asked about in the place of a job that does not exist."""
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -70,6 +78,10 @@ class Call:
         And whether all could be decided in time; if not, it is no use to ask about more.
         """
         return await self._dispatcher.visible(self.identity, jobs)
+
+    async def consider(self, about: Identity) -> Decision:
+        """Find out what would be decided if `about` asked for what `can_i` is about."""
+        return await self._dispatcher.consider(self, about)
 
 
 class Dispatcher:
@@ -113,10 +125,49 @@ class Dispatcher:
         target = await self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
         await self._require(identity, name, params, job)
-        if isinstance(params, Run):
-            for action in self._further_actions(params):
-                await self._require(identity, action, params, None)
+        for action in self._further_actions(params):
+            await self._require(identity, action, params, None)
         return Call(self, identity, name, params, target)
+
+    async def ask_again(self, identity: Identity, call: Call) -> None:
+        """Decide once more on a call about a job that was allowed, and goes on.
+
+        Args:
+            identity: who the caller is by now.
+            call: as it was allowed.
+
+        Raises:
+            JobsError: `permission_denied`: not any more.
+        """
+        job = call.target.job
+        if call.method != SEE:
+            await self._require(identity, SEE, None, job)
+        await self._require(identity, call.method, call.params, job)
+
+    async def consider(self, call: Call, about: Identity) -> Decision:
+        """Find out what would be decided on `call.params`, a `CanI`, if `about` asked for it.
+
+        Raises:
+            JobsError: there is no such action, it lacks its job, or `about` may not see that.
+        """
+        wanted: CanI = call.params
+        if wanted.action not in ACTIONS or wanted.action in PLANNED:
+            known = ", ".join(each for each in ACTIONS if each not in PLANNED)
+            raise JobsError(
+                "invalid_argument", f"there is no action {wanted.action!r:.80}; there are: {known}"
+            )
+        job = None
+        if wanted.action in ANYTHING:
+            if wanted.id is not None:
+                raise JobsError("invalid_argument", f"{wanted.action} is about no job; name none")
+        elif wanted.id is None:
+            raise JobsError("invalid_argument", f"{wanted.action} is about a job; name it")
+        else:
+            job = (await self._find(about, wanted.id)).job
+        decision = await self._plugins.decide(about, wanted.action, None, job)
+        job_id = None if job is None else job.id
+        self._audit(about, wanted.action, job_id, decision, asked_by=call.identity)
+        return decision
 
     async def answer(self, call: Call) -> object:
         """Call the handler of an allowed request."""
@@ -131,13 +182,18 @@ class Dispatcher:
         seen = [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
         return seen, not any(decision.hung for decision in decisions)
 
-    def _further_actions(self, request: Run) -> list[str]:
-        """Give what a `run` needs to be allowed besides."""
-        needed = {
-            RUN_AS: request.spec.user not in (None, self._default_user),
-            RUN_PRIVILEGED: request.spec.isolation.wants_privileges,
-        }
-        return [action for action, so in needed.items() if so]
+    def _further_actions(self, request: object) -> list[str]:
+        """Give what a request needs to be allowed besides."""
+        match request:
+            case Run(spec=spec):
+                needed = {
+                    RUN_AS: spec.user not in (None, self._default_user),
+                    RUN_PRIVILEGED: spec.isolation.wants_privileges,
+                }
+                return [action for action, so in needed.items() if so]
+            case CanI(identity=str()):
+                return [CAN_I_AS]
+        return []
 
     async def _require(
         self, identity: Identity, action: str, params: object, job: Job | None
@@ -156,9 +212,11 @@ class Dispatcher:
         Of several that bear a name, the one that has not ended is meant, else the newest.
         """
         found: list[LiveJob] = []
-        for some in in_parts(self._jobs.matching(text)):
+        # What is not there is looked at as long as what may not be seen: plugins take their time.
+        parts = in_parts(self._jobs.matching(text))
+        for some in chain([next(parts, [NOBODYS])], parts):
             seen, decided = await self.visible(identity, some)
-            found += seen
+            found += [live for live in seen if live is not NOBODYS]
             if len(found) >= MAX_NAMESAKES or not decided:
                 break
         if not found:

@@ -8,8 +8,10 @@ import trio
 from attrs import evolve
 
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.roles import Roles
+from jobs_proto.identity import Identity
 from jobs_proto.job import Job, signal_number
-from jobs_proto.methods import METHODS, PROTOCOL_VERSION
+from jobs_proto.methods import METHODS, PROTOCOL_VERSION, CanI
 from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
@@ -32,11 +34,13 @@ class Handlers:
     Args:
         jobs: all of them.
         plugins: for their limits, and to tell of.
+        roles: what the installation says about who may do what.
     """
 
-    def __init__(self, jobs: Jobs, plugins: Plugins) -> None:
+    def __init__(self, jobs: Jobs, plugins: Plugins, roles: Roles) -> None:
         self._jobs = jobs
         self._asked = plugins
+        self._roles = roles
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -64,9 +68,33 @@ class Handlers:
         return {
             "identity": who.name,
             "roles": list(who.roles),
+            "groups": list(who.groups),
+            "bound": who.bound,
             "fingerprint": who.fingerprint,
             "not_after": who.not_after,
         }
+
+    async def _can_i(self, call: Call) -> object:
+        asked: CanI = call.params
+        who = call.identity
+        if asked.identity is not None:
+            stranger = Identity(
+                name=asked.identity, roles=asked.roles, fingerprint="", not_after=""
+            )
+            who = self._roles.policy.bind(stranger)
+        decision = await call.consider(who)
+        return {
+            "identity": who.name,
+            "roles": list(who.roles),
+            "bound": who.bound,
+            "allow": decision.allow,
+            "why": decision.why,
+            "plugin": decision.plugin,
+        }
+
+    async def _policy(self, _call: Call) -> object:
+        rules = self._roles.policy.rules
+        return {"rules": [{"role": r.role, "action": r.action, "whose": r.whose} for r in rules]}
 
     async def _run(self, call: Call) -> object:
         impose = partial(self._asked.limit, call.identity, call.params.spec)

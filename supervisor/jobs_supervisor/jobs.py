@@ -52,6 +52,9 @@ from jobs_supervisor.users import User, user_of
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
 
+LAUNCH_S = 5.0
+"""So long it is tried at least: a disk that is full may have room again in a moment."""
+
 START_S = 5.0
 """How long a signal waits for a job that is just being started."""
 
@@ -107,7 +110,7 @@ class Jobs:
         self._retention = retention
         self._queue = Queue()
         self._running: Counter[str] = Counter()  # by owner
-        self._requests: dict[tuple[str, str], LiveJob] = {}
+        self._requests: dict[tuple[str, str], tuple[LiveJob, Write]] = {}
         self._boot = files.boot_id()
 
     def directory(self, job_id: str) -> Path:
@@ -142,7 +145,7 @@ class Jobs:
             JobsError: the spec cannot be carried out here, the queue is full, the request_id
                 was used for another request, or a plugin refuses it.
         """
-        known = self._known(owner, request)
+        known = await self._known(owner, request)
         if known is not None:
             return known
         self._check(request)
@@ -153,7 +156,7 @@ class Jobs:
             await trio.to_thread.run_sync(secrets.write, place, request.secrets)
         try:
             # The same request may have come again while this one waited for a disk.
-            known = self._known(owner, request)
+            known = await self._known(owner, request)
             if known is None:
                 self._check(request)
                 return await self._take_on(owner, request, job_id, granted)
@@ -172,22 +175,16 @@ class Jobs:
             )
         )
         key = (owner, request.request_id or live.job.id)
-        self._requests[key] = live
         self.live[live.job.id] = live
         if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
         failpoint("launch.before-record", live.job.id)
         write = self.store.offer(live.record)
+        self._requests[key] = live, write
         # In a task of the supervisor's: a client that goes away now must not strand the job.
         self._nursery.start_soon(self._take_up, live, write, key, launch)
-        await write.done.wait()
+        await _written(write)
         failpoint("launch.before-answer", live.job.id)
-        if write.error is not None:
-            raise JobsError(
-                "resource_exhausted",
-                f"the supervisor cannot write the job down ({write.error}), so it was not started; "
-                "an operator has to make room in its state directory",
-            )
         return live.job
 
     async def _take_up(
@@ -208,12 +205,19 @@ class Jobs:
             self._queue.push(live)
         self._admit()
 
-    def _known(self, owner: str, request: Run) -> Job | None:
-        """Give the job that this very request has made before."""
+    async def _known(self, owner: str, request: Run) -> Job | None:
+        """Give the job that this very request has made before, once it is on the disk.
+
+        Does not wait if there is none: the caller may then make it, and nobody comes between.
+        """
         if request.request_id is None:
             return None
-        live = self._requests.get((owner, request.request_id))
-        record = live.record if live else self.store.by_request(owner, request.request_id)
+        if taken := self._requests.get((owner, request.request_id)):
+            live, write = taken
+            await _written(write)
+            record: Record | None = live.record
+        else:
+            record = self.store.by_request(owner, request.request_id)
         if record is None:
             return None
         job = self.current(record).job
@@ -345,13 +349,14 @@ class Jobs:
         """Judge and act until the job has ended; see the head of this file."""
         directory = self.directory(live.job.id)
         pause, longest = RETRY_S
-        launches = 0
+        launches, began = 0, trio.current_time()
         while not live.exited:
             try:
                 verdict = judge(directory)
                 if verdict is Verdict.FRESH:
+                    patient = trio.current_time() - began < LAUNCH_S or launches < LAUNCHES
+                    await self._launch(live, directory, tries_left=patient)
                     launches += 1
-                    await self._launch(live, directory, launches)
                 elif verdict is Verdict.ALIVE:
                     failpoint("reattach.before-connect", live.job.id)
                     link = await connect(directory)
@@ -369,13 +374,13 @@ class Jobs:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
 
-    async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
+    async def _launch(self, live: LiveJob, directory: Path, *, tries_left: bool) -> None:
         """Ask for a launch and see the job to its end, if a shim comes of it."""
         if live.record.boot != self._boot:
             await self._lose(live, directory, "the host went down while it was being started")
             return
-        if attempt > LAUNCHES:
-            why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
+        if not tries_left:
+            why = f"no shim could be started for it within {LAUNCH_S:g} s; see the supervisor's log"
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
             await self._conclude(live, job)
             return
@@ -499,7 +504,11 @@ class Jobs:
     # -- what clients ask --------------------------------------------------------------------
 
     async def kill(self, live: LiveJob, number: int, grace_s: float, by: str) -> None:
-        """Have the job killed: on the disk first, so that a restart does not forget it."""
+        """Have the job killed: on the disk first, so that a restart does not forget it.
+
+        A disk that is full must not keep anybody from ending what fills it: then it is enough that
+        the shim was told, which remembers it as well.
+        """
         if live.exited:
             return
         failpoint("kill.before-record", live.job.id)
@@ -509,10 +518,13 @@ class Jobs:
             return
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
-        await self._put(live)
+        write = self.store.post(live.record)
+        await write.tried.wait()
         failpoint("kill.recorded", live.job.id)
         if live.link is not None:
             await live.link.send(protocol.KILL, dict(kill))
+        else:
+            await write.done.wait()  # whoever finds the shim again repeats it
         failpoint("kill.sent", live.job.id)
 
     async def _kill_queued(self, live: LiveJob, kill: dict[str, str | int | float]) -> None:
@@ -653,7 +665,7 @@ class Jobs:
         """Give every job, or every one that has not exited."""
         if unfinished:
             # They are in memory, in the order in which they came; some not on the disk yet.
-            offered = {live.job.id for live in self._requests.values()}
+            offered = {live.job.id for live, _ in self._requests.values()}
             for live in reversed(list(self.live.values())):
                 if not live.exited and live.job.id not in offered:
                     yield live
@@ -662,6 +674,21 @@ class Jobs:
 
     async def _put(self, live: LiveJob) -> None:
         await self.store.put(live.record)
+
+
+async def _written(write: Write) -> None:
+    """Wait until a job is on the disk: before that, nobody may be told of it.
+
+    Raises:
+        JobsError: `resource_exhausted`: the disk does not take it.
+    """
+    await write.done.wait()
+    if write.error is not None:
+        raise JobsError(
+            "resource_exhausted",
+            f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+            "an operator has to make room in its state directory",
+        )
 
 
 def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:

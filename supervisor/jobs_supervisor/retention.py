@@ -61,8 +61,11 @@ class Retention:
         if judge(directory) is Verdict.ALIVE:
             log.error("a shim runs a job that has no record; it is left alone", dir=str(directory))
             return
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)
         secrets.forget(directory)
+        with suppress(OSError):
+            directory.rmdir()  # it held nothing else: of a `run` that was not answered
+            return
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
         directory.rename(self._quarantine / f"{directory.name}.{time.time_ns()}")
         log.error("a job's directory without a record was put into quarantine", job=directory.name)
 

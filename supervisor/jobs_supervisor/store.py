@@ -15,6 +15,7 @@ A row holds the job as MessagePack, and beside it the few columns that are searc
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
 
 log = structlog.get_logger()
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 _SCHEMA = f"""
 CREATE TABLE jobs (
@@ -98,6 +101,7 @@ class Write:
     Attributes:
         record: the row; or the id of one that is to be deleted.
         keep: try again until it is there.
+        tried: set when the disk has taken it or not, for the first time.
         kind: what has happened, for plugins; None: nothing that they are told.
         done: set when it is on the disk, or refused.
         error: why it was refused; None: it is on the disk.
@@ -105,6 +109,7 @@ class Write:
 
     record: Record | str
     keep: bool
+    tried: trio.Event = field(factory=trio.Event)
     kind: Kind | None = None
     done: trio.Event = field(factory=trio.Event)
     error: sqlite3.Error | None = None
@@ -195,6 +200,7 @@ class Store:
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
         for write in batch:
+            write.tried.set()
             if not (error and write.keep):
                 write.error = error
                 write.done.set()
@@ -305,13 +311,21 @@ def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
     return _PUT, _row(record)
 
 
+def _finished_ns(job: Job) -> int:
+    """Give when a job has ended, as everybody was told: not when we came to write it down."""
+    if job.finished_at is None:
+        return time.time_ns()
+    since = datetime.fromisoformat(job.finished_at) - _EPOCH
+    return since // timedelta(microseconds=1) * 1000
+
+
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
     return (
         job.id,
         job.owner,
         job.name,
-        time.time_ns() if job.phase is Phase.EXITED else None,
+        _finished_ns(job) if job.phase is Phase.EXITED else None,
         job.output.kept,
         record.request_id,
         record.boot,

@@ -7,7 +7,10 @@ import attrs
 import pytest
 
 from jobs_cli.app import make_app, verb_names
+from jobs_plugins.policy import Policy
+from jobs_plugins.rules import RULES
 from jobs_proto.job import Limits
+from jobs_proto.methods import METHODS
 from jobs_proto.phases import diagram
 from jobs_supervisor.config import (
     JobSettings,
@@ -26,6 +29,7 @@ SECTIONS = {
     "jobs": JobSettings,
     "retention": RetentionSettings,
     "plugins": PluginSettings,
+    "policy": Policy,
 }
 
 
@@ -97,6 +101,24 @@ def test_every_limit_is_documented_and_no_other():
     keys = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     told = [name for key in keys for name in re.findall(r"`(\w+)`", key)]
     assert told == [field.name for field in attrs.fields(Limits)]
+
+
+def test_the_guide_for_plugins_has_the_rules_of_the_built_in_roles():
+    text = section_of((ROOT / "plugins/README.md").read_text(), "What is built in")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    told = [
+        (role.strip(" `"), action, whose)
+        for role, *cells in rows
+        for whose, cell in zip(("own", "any"), cells, strict=True)
+        for action in cell.strip("` ").split()
+    ]
+    assert sorted(told) == sorted(RULES)
+
+
+def test_every_method_is_documented_and_no_other():
+    text = section_of((ROOT / "proto/README.md").read_text(), "Methods")
+    keys = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(name for key in keys for name in re.findall(r"`(\w+)`", key)) == sorted(METHODS)
 
 
 def test_every_verb_is_in_the_readme_and_every_verb_there_exists():

@@ -70,6 +70,7 @@ async def test_the_one_uri_wins():
         ({"common_name": "a\0"}, "cannot be shown"),
         ({"common_name": "\u202eecila"}, "cannot be shown"),
         ({"common_name": "spiffe://a/b"}, "reads as a URI"),
+        ({"common_name": "@ops"}, "reads as a group"),
         ({"organizational_units": ("admin\n",)}, "cannot be shown"),
         ({"organizational_units": ("",)}, "empty"),
     ],
