@@ -155,7 +155,8 @@ class Handlers:
         return self._view(call.target)
 
     async def _update(self, call: Call) -> object:
-        await self._jobs.update(call.target, call.params)
+        impose = partial(self._asked.limit, call.identity, call.target.job.spec)
+        await self._jobs.update(call.target, call.params, impose)
         return self._view(call.target)
 
     async def _remove(self, call: Call) -> object:

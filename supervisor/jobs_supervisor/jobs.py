@@ -586,22 +586,33 @@ class Jobs:
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
 
-    async def update(self, live: LiveJob, request: Update) -> None:
+    async def update(self, live: LiveJob, request: Update, impose: Impose) -> None:
         """Change limits of the job: on the disk first, so that a restart does not forget it.
+
+        Args:
+            live: the job.
+            request: what was asked.
+            impose: asks the plugins for limits, which hold here as well.
 
         Raises:
             JobsError: `failed_precondition`: it has ended; `invalid_argument`: it is over the
-                maximum.
+                maximum, or over a plugin's.
         """
+        cap, timeout_s = request.output_max_bytes, request.timeout_s
+        if cap is not None:
+            asked = Limits(output_max_bytes=cap)
+            check_maximum(asked, self._settings.max_limits)
+            for plugin, imposed in await impose():
+                check_maximum(asked, imposed, f"the plugin {plugin}")
         if live.exited:
             raise JobsError(
                 "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
             )
-        cap, timeout_s = request.output_max_bytes, request.timeout_s
-        check_maximum(Limits(output_max_bytes=cap), self._settings.max_limits)
         job = evolve(live.job, updated_at=timestamp(time.time_ns()))
         if cap is not None:
-            job = evolve(job, limits=evolve(job.limits, output_max_bytes=cap))
+            by = {k: v for k, v in job.limited_by.items() if k != "output_max_bytes"}
+            limits = evolve(job.limits, output_max_bytes=cap)
+            job = evolve(job, limits=limits, limited_by=by)
         if timeout_s is not None:
             job = evolve(job, timeout_s=timeout_s)
         live.record = evolve(live.record, job=job)
