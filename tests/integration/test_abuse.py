@@ -231,7 +231,7 @@ async def test_no_descriptors_left_is_no_end(supervisor):
         with contextlib.ExitStack() as stack:
             for _ in range(20):
                 stack.enter_context(connect(supervisor))
-            while "accept returned" not in supervisor.log.read_text():
+            while "connections have to wait" not in supervisor.log.read_text():
                 await client.whoami()
             ticks = cpu_ticks(supervisor.pid)
             await trio.sleep(1)  # a second in which it must not spin
