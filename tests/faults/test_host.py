@@ -23,7 +23,8 @@ pytestmark = pytest.mark.root
 
 DEADLINE_S = 60.0
 
-SETTINGS = {"max_running": 10, "max_running_per_owner": 10, "max_queued": 10, "grace_s": 0.3}
+SETTINGS = {"max_running": 10, "max_queued": 10, "grace_s": 0.3}
+QUOTAS = {"running": 10}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def _schedule(trouble, settings, parts=()):
         faults=(),
         removals=(),
         jobs=settings,
+        quotas=QUOTAS,
         keep_jobs=None,
     )
 

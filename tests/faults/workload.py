@@ -185,7 +185,7 @@ KINDS = {
     "blocks": _blocks,
 }
 
-WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
+WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2, "late": 2}
 
 
 def any_kind(rng: random.Random) -> str:
