@@ -21,7 +21,6 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
 
 import harness  # noqa: E402
 import machine  # noqa: E402
-import report  # noqa: E402
 from bench import FAULTS, Bench, say, started  # noqa: E402
 from measure_crowd import crowd  # noqa: E402
 from measure_following import followers, latency  # noqa: E402
@@ -117,8 +116,8 @@ def bench(scale: Scale, groups: Collection[str], out: Path) -> Results:
         about["load after"] = machine.load()
     about |= {peer.name: peer.version for kind in PEERS if (peer := kind()).version}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(report.to_json(results, about))
-    (out / "table.md").write_text(report.to_markdown(results, about))
+    (out / "results.json").write_text(table.to_json(results, about))
+    (out / "table.md").write_text(table.to_markdown(results, about))
     (out / "plot.svg").write_text(to_svg(results))
     return results
 
