@@ -22,6 +22,7 @@ from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.identity import Identity
 from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
+from jobs_rpc.slots import Slots
 from jobs_rpc.tls import TLSStream
 from jobs_supervisor.access import Access
 from jobs_supervisor.audit import Audit
@@ -268,9 +269,9 @@ class Client:
         self.refusal: JobsError | None = None
         self._standing: set[Standing] = set()
         self._busy = 0
-        self._listing = trio.Lock()  # many lists that nobody reads would be much memory
-        self._slots = trio.Semaphore(AT_ONCE)
-        self._replying = trio.Lock()
+        self._listing = Slots(1)  # many lists that nobody reads would be much memory
+        self._slots = Slots(AT_ONCE)
+        self._replying = Slots(1)
 
     async def last_words(self, error: JobsError) -> None:
         """Tell the client why its connection ends, if it listens."""
