@@ -475,10 +475,10 @@ class Client:
         """Send one notification."""
         await self._channel.send(Connection.notify(method, params))
 
-    async def chunk(self, offset: int, stream: str, time: str, data: bytes | bytearray) -> None:
+    async def chunk(self, offset: int, stream: str, time: str, data: memoryview) -> None:
         """Send one `chunk` notification, without copying its data."""
         head = chunk_head(offset, stream, time, len(data))
-        await self._channel.send(head, memoryview(data))
+        await self._channel.send(head, data)
 
 
 def seconds_left(certificate: x509.Certificate) -> float:
