@@ -67,6 +67,9 @@ class Reloader:
         except (JobsError, CertsError) as error:
             log.error("nothing was reloaded, all is as it was", why=str(error))  # noqa: TRY400  theirs
             return
+        except Exception:  # ours, and no reason to take everybody's connections down
+            log.exception("nothing was reloaded, all is as it was")
+            return
         if names := needs_restart(self._settings, settings):
             log.warning("these settings count only after a restart", settings=names)
         cut = await server.admit_by(access)

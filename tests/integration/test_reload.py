@@ -240,6 +240,16 @@ async def test_a_fault_in_the_settings_changes_nothing(reloads, text, why):
         assert wire.call("whoami", {})[1]["roles"] == ["operator"]
 
 
+@pytest.mark.parametrize("cut", [b"# \xc3", b"[policy]\nroles = " + b"[" * 100_000])
+async def test_settings_that_are_half_written_change_nothing(reloads, cut):
+    """A character that is cut in two; what no parser gets to the end of."""
+    settings = reloads.supervisor.directory / "supervisor.toml"
+    settings.write_bytes(settings.read_bytes() + cut)
+    with Wire(reloads.supervisor, "alice") as wire:
+        assert "is no TOML" in await in_thread(reloads.hup)
+        assert wire.call("whoami", {})[1]["roles"] == ["operator"]
+
+
 @pytest.mark.parametrize("file", ["ca.crl", "ca.crt", "server.crt", "server.key"])
 async def test_a_fault_in_a_file_changes_nothing(reloads, file):
     """Not even the policy that is right: it is all or nothing."""
