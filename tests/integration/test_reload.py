@@ -326,18 +326,22 @@ async def test_an_authority_that_is_trusted_no_more(reloads, tmp_path):
     ca.write_bytes(old_ca)
 
 
-async def test_an_old_list_counts_and_is_told(reloads):
+@pytest.mark.parametrize("made", [-2, 1])
+async def test_a_list_of_another_time_counts(reloads, made):
+    """One that should have been followed by a newer one is told of; one of tomorrow is not."""
     certs = reloads.supervisor.certs
     authority, key = load_certificate(certs / "ca.crt"), load_key(certs / "ca.key")
     day, now = timedelta(days=1), datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-    builder = builder.last_update(now - 2 * day).next_update(now - day)
+    builder = builder.last_update(now + made * day).next_update(now + (made + 1) * day)
     serial = load_certificate(certs / "alice.crt").serial_number
     entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - 2 * day)
     crl = builder.add_revoked_certificate(entry.build()).sign(key, hashes.SHA256())
     (certs / "ca.crl").write_bytes(crl.public_bytes(Encoding.PEM))
     said = await reloads()
-    assert "the list of the revoked should have been followed by a newer one" in said
+    assert ("the list of the revoked should have been followed by a newer one" in said) is (
+        made < 0
+    )
     async with reloads.supervisor.client() as admin:
         assert (await admin.whoami())["identity"] == "admin"
     async with reloads.supervisor.client("dev-alice") as alice:
