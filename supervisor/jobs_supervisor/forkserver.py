@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import environment, failpoint
@@ -101,12 +102,12 @@ class ForkServer:
             with trio.CancelScope(shield=True):
                 await process.wait()
 
-    async def launch(self, directory: Path, plan: bytes) -> trio.socket.SocketType:
+    async def launch(self, directory: Path, plan: dict[str, object]) -> trio.socket.SocketType:
         """Have a shim forked for a job; give our end of the connection to it.
 
         Args:
             directory: the job's.
-            plan: encoded; goes by memfd, for it may be larger than a packet.
+            plan: goes by memfd, for it may be larger than a packet, but for the shim's own steps.
 
         Raises:
             OSError: the fork server died just now; whether it forked must be found out.
@@ -116,10 +117,11 @@ class ForkServer:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
         try:
-            _write_all(memory, plan)
+            _write_all(memory, files.encode(plan))
             os.lseek(memory, 0, os.SEEK_SET)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
-            packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+            launch = {"dir": str(directory), "enter": plan["shim"]}
+            packet = protocol.pack(protocol.LAUNCH, launch)
             failpoint("launch.before-ask", directory.name)
             await self._socket.sendmsg([packet], [rights])
         except BaseException:

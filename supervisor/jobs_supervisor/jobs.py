@@ -378,7 +378,7 @@ class Jobs:
             await self._conclude(live, job)
             return
         plan = self._plan(live.job, user, live.record.cgroup)
-        sock = await self._forkserver.launch(directory, files.encode(plan))
+        sock = await self._forkserver.launch(directory, plan)
         failpoint("launch.asked", live.job.id)
         await self._tend(live, ShimLink(sock))
 

@@ -192,7 +192,8 @@ class ForkServer:
         memory = os.memfd_create("plan")
         os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=2i", its.fileno(), memory))]
-        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+        enter = changes.get("shim", [["unshare", CLONE_NEWPID]] if self.isolated else [])
+        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory), "enter": enter})
         self.connection.sendmsg([packet], rights)
         os.close(memory)
         its.close()
@@ -216,7 +217,6 @@ class ForkServer:
             "own_pids": self.isolated,
             "timeout_s": None,
             "grace_s": 5.0,
-            "shim": [["unshare", CLONE_NEWPID]] if self.isolated else [],
             "init": mounts if self.isolated else [],
             "leader": [
                 *([["user", NOBODY, NOBODY, [NOBODY]]] if self.isolated else []),
