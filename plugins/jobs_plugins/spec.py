@@ -1,9 +1,11 @@
 """The hooks: every place where a plugin is asked or told something. This file is the API.
 
 A plugin is a module or an object with functions marked `@hookimpl` that bear the names below. It
-takes the parameters it needs, by name, in any order, and may leave out the rest. Hooks are
-ordinary functions, called on the supervisor's one thread: whoever computes or waits in one holds up
-everybody, so read what you need when you are loaded.
+takes the parameters it needs, by name, in any order, and may leave out the rest.
+
+`jobs_identify`, `jobs_authorize`, `jobs_limits` and `jobs_event` may be `async def`, for trio: such
+a hook runs on the supervisor's one thread, and must wait by trio's means only. An ordinary function
+runs in a thread of its own, and may be called in several at once. Both have a deadline.
 """
 
 from typing import Any, Final

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from jobs_plugins.manager import Decision
+from jobs_plugins.decision import Decision
 from jobs_proto.identity import Identity
 
 Audit = Callable[[Identity, str, str | None, Decision], None]

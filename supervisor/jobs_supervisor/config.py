@@ -3,6 +3,7 @@
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
+[plugins]     how plugins are asked
 """
 
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from jobs_plugins.plugins import DECIDE_S
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
@@ -124,6 +126,17 @@ class RetentionSettings:
 
 
 @frozen(kw_only=True)
+class PluginSettings:
+    """How plugins are asked.
+
+    Attributes:
+        decide_s: seconds that each has to identify somebody or to decide; then it has denied.
+    """
+
+    decide_s: float = field(default=DECIDE_S, validator=_positive)
+
+
+@frozen(kw_only=True)
 class Settings:
     """All of it.
 
@@ -135,6 +148,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
+    plugins: PluginSettings = PluginSettings()
 
 
 def load(path: Path) -> Settings:

@@ -6,13 +6,13 @@ decision down, and only then calls. A job that the caller may not see is not the
 the same words, as for one that never was.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import pluggy
+import structlog
 
-from jobs_plugins.manager import decide
+from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
@@ -28,6 +28,11 @@ SEE = "inspect"
 
 MAX_NAMESAKES = 1000
 """Of jobs that bear one name, or whose ids start alike, so many are looked at."""
+
+AT_ONCE = 100
+"""Jobs that plugins are asked about together."""
+
+log = structlog.get_logger()
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -63,16 +68,16 @@ class Call:
         assert self._target is not None, f"{self.method} is not about one job"
         return self._target
 
-    def may_see(self, job: Job) -> bool:
-        """Decide whether the caller may see a job; for lists, so not written down one by one."""
-        return self._dispatcher.may_see(self.identity, job)
+    async def visible(self, jobs: Sequence[LiveJob]) -> list[LiveJob]:
+        """Give those that the caller may see; for lists, so not written down one by one."""
+        return await self._dispatcher.visible(self.identity, jobs)
 
 
 class Dispatcher:
     """Decides and calls.
 
     Args:
-        manager: the plugins.
+        plugins: they decide.
         audit: where decisions are written down.
         jobs: to find jobs in.
         default_user: the Unix user that anybody who may run may run as.
@@ -82,7 +87,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        manager: pluggy.PluginManager,
+        plugins: Plugins,
         audit: Audit,
         jobs: Jobs,
         default_user: str,
@@ -90,13 +95,13 @@ class Dispatcher:
     ) -> None:
         if handlers.keys() != METHODS.keys():
             raise AssertionError(f"handlers and methods differ: {handlers.keys() ^ METHODS.keys()}")
-        self._manager = manager
+        self._plugins = plugins
         self._audit = audit
         self._jobs = jobs
         self._default_user = default_user
         self._handlers = handlers
 
-    def ask(self, identity: Identity, name: str, raw: dict[str, Any]) -> Call:
+    async def ask(self, identity: Identity, name: str, raw: dict[str, Any]) -> Call:
         """Take a request as far as the decision.
 
         Raises:
@@ -106,21 +111,26 @@ class Dispatcher:
         if method is None:
             raise _no_such_method(name)
         params: Any = structure(raw, method.params, f"params of {name}")
-        target = self._find(identity, params.id) if method.on_job else None
+        target = await self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
-        self._require(identity, name, params, job)
+        await self._require(identity, name, params, job)
         if isinstance(params, Run):
             for action in self._further_actions(params):
-                self._require(identity, action, params, None)
+                await self._require(identity, action, params, None)
         return Call(self, identity, name, params, target)
 
     async def answer(self, call: Call) -> object:
         """Call the handler of an allowed request."""
         return await self._handlers[call.method](call)
 
-    def may_see(self, identity: Identity, job: Job) -> bool:
-        """Decide whether this job exists for this caller."""
-        return decide(self._manager, identity, SEE, None, job).allow
+    async def visible(self, identity: Identity, jobs: Sequence[LiveJob]) -> list[LiveJob]:
+        """Give those jobs that exist for this caller."""
+        about = [live.job for live in jobs]
+        decisions = await self._plugins.decide_each(identity, SEE, None, about)
+        failed = {failure.plugin: failure for each in decisions for failure in each.failures}
+        for failure in failed.values():  # one line for each, and not one for each job
+            log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
+        return [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
 
     def _further_actions(self, request: Run) -> list[str]:
         """Give what a `run` needs to be allowed besides."""
@@ -130,8 +140,10 @@ class Dispatcher:
         }
         return [action for action, so in needed.items() if so]
 
-    def _require(self, identity: Identity, action: str, params: object, job: Job | None) -> None:
-        decision = decide(self._manager, identity, action, params, job)
+    async def _require(
+        self, identity: Identity, action: str, params: object, job: Job | None
+    ) -> None:
+        decision = await self._plugins.decide(identity, action, params, job)
         self._audit(identity, action, None if job is None else job.id, decision)
         if not decision.allow:
             about = "" if job is None else f" on job {job.short_id}"
@@ -139,13 +151,16 @@ class Dispatcher:
                 "permission_denied", f"{identity.name} may not {action}{about}: {decision.why}"
             )
 
-    def _find(self, identity: Identity, text: str) -> LiveJob:
+    async def _find(self, identity: Identity, text: str) -> LiveJob:
         """Find the one job that `text` names among those that the caller may see.
 
         Of several that bear a name, the one that has not ended is meant, else the newest.
         """
-        visible = (live for live in self._jobs.matching(text) if self.may_see(identity, live.job))
-        found = list(islice(visible, MAX_NAMESAKES))
+        found: list[LiveJob] = []
+        for some in in_parts(self._jobs.matching(text)):
+            found += await self.visible(identity, some)
+            if len(found) >= MAX_NAMESAKES:
+                break
         if not found:
             raise JobsError(
                 "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
@@ -153,13 +168,20 @@ class Dispatcher:
         if all(live.job.name == text for live in found):
             found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            some = ", ".join(live.job.short_id for live in found[:3])
+            three = ", ".join(live.job.short_id for live in found[:3])
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({some}{', …' * (len(found) > 3)}): say which, "
+                f"{text!r} names more than one job ({three}{', …' * (len(found) > 3)}): say which, "
                 "by more of its id",
             )
         return found[0]
+
+
+def in_parts(jobs: Iterable[LiveJob]) -> Iterator[list[LiveJob]]:
+    """Cut jobs into parts that plugins can be asked about together."""
+    rest = iter(jobs)
+    while part := list(islice(rest, AT_ONCE)):
+        yield part
 
 
 def _no_such_method(name: str) -> JobsError:

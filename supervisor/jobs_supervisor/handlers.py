@@ -1,5 +1,6 @@
 """What each method does, once it was allowed. Of `follow`, only the response: see `follow`."""
 
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import trio
@@ -8,14 +9,10 @@ from attrs import evolve
 from jobs_proto.job import Job, signal_number
 from jobs_proto.methods import METHODS, PROTOCOL_VERSION
 from jobs_proto.wire import unstructure
-from jobs_supervisor.dispatch import Call, Handler
+from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import indexed
-
-FAIR_JOBS = 100
-"""Jobs that `list` looks at before it lets other tasks run."""
-
 
 LIST_BYTES = 16 << 20
 """Commands and environments in one answer to `list`: one job's may be megabytes."""
@@ -72,22 +69,23 @@ class Handlers:
 
     async def _list(self, call: Call) -> object:
         listed: list[dict[str, object]] = []
-        seen = size = 0
-        for live in self._jobs.newest_first(unfinished=not call.params.all):
-            seen += 1
-            if seen % FAIR_JOBS == 0:
-                await trio.lowlevel.checkpoint()
-            if call.params.own and live.job.owner != call.identity.name:
-                continue
-            if not call.may_see(live.job):
-                continue
-            size += _weight(live.job)
-            if size > LIST_BYTES:
-                return {"jobs": listed, "complete": False}
-            listed.append(unstructure(live.job))
-            if len(listed) == call.params.limit:
-                break
+        size = 0
+        for part in in_parts(self._candidates(call)):
+            for live in await call.visible(part):
+                size += _weight(live.job)
+                if size > LIST_BYTES:
+                    return {"jobs": listed, "complete": False}
+                listed.append(unstructure(live.job))
+                if len(listed) == call.params.limit:
+                    return {"jobs": listed, "complete": True}
+            await trio.lowlevel.checkpoint()
         return {"jobs": listed, "complete": True}
+
+    def _candidates(self, call: Call) -> Iterator[LiveJob]:
+        jobs = self._jobs.newest_first(unfinished=not call.params.all)
+        if not call.params.own:
+            return jobs
+        return (live for live in jobs if live.job.owner == call.identity.name)
 
     async def _inspect(self, call: Call) -> object:
         await self._jobs.measure(call.target)

@@ -16,6 +16,7 @@ import trio
 
 from jobs_certs import CertsError, show
 from jobs_plugins.manager import PluginError, make_manager
+from jobs_plugins.plugins import Plugins
 from jobs_proto.errors import JobsError
 from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
@@ -127,7 +128,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit()
-    manager = make_manager()
+    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
@@ -163,7 +164,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             await jobs.restore()
             nursery.start_soon(retention.run)
             dispatcher = Dispatcher(
-                manager=manager,
+                plugins=plugins,
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
@@ -172,7 +173,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             server = Server(
                 settings=settings.server,
                 context=context,
-                manager=manager,
+                plugins=plugins,
                 dispatcher=dispatcher,
                 jobs=jobs,
             )

@@ -7,13 +7,12 @@ are no protocol, a message that is too large, silence. Each wait on it has a dea
 from contextlib import nullcontext
 from functools import partial
 
-import pluggy
 import structlog
 import trio
 from OpenSSL import SSL
 
 from jobs_certs import CertsError, describe
-from jobs_plugins.manager import identify
+from jobs_plugins.plugins import Plugins
 from jobs_proto.connection import Connection, Notification, Request, chunk_head
 from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.identity import Identity
@@ -37,7 +36,7 @@ class Server:
     Args:
         settings: limits and deadlines.
         context: TLS, with our certificate.
-        manager: the plugins, for identities.
+        plugins: for identities.
         dispatcher: for requests.
         jobs: for output.
     """
@@ -47,13 +46,13 @@ class Server:
         *,
         settings: ServerSettings,
         context: SSL.Context,
-        manager: pluggy.PluginManager,
+        plugins: Plugins,
         dispatcher: Dispatcher,
         jobs: Jobs,
     ) -> None:
         self.settings = settings
         self._context = context
-        self._manager = manager
+        self._plugins = plugins
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
@@ -116,7 +115,7 @@ class Server:
         connection = Connection(max_message=self.settings.max_message)
         client = Client(self, Channel(stream, connection))
         try:
-            client.identity = identify(self._manager, describe(stream.peer_certificate))
+            client.identity = await self._plugins.identify(describe(stream.peer_certificate))
         except (JobsError, CertsError) as error:
             if error.__cause__ is not None:
                 log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
@@ -206,7 +205,7 @@ class Client:
         """Send the one response; give the call if it was allowed and answered."""
         call, error, result = None, None, None
         try:
-            call = self._server.dispatcher.ask(self.identity, request.method, request.params)
+            call = await self._server.dispatcher.ask(self.identity, request.method, request.params)
             result = await self._server.dispatcher.answer(call)
         except JobsError as refusal:
             error = refusal

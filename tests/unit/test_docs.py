@@ -9,7 +9,13 @@ import pytest
 from jobs_cli.app import make_app, verb_names
 from jobs_proto.job import Limits
 from jobs_proto.phases import diagram
-from jobs_supervisor.config import JobSettings, RetentionSettings, ServerSettings, Settings
+from jobs_supervisor.config import (
+    JobSettings,
+    PluginSettings,
+    RetentionSettings,
+    ServerSettings,
+    Settings,
+)
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("certs", "cli", "contrib", "plugins", "proto", "shim", "supervisor", "tests")
@@ -19,6 +25,7 @@ SECTIONS = {
     "server": ServerSettings,
     "jobs": JobSettings,
     "retention": RetentionSettings,
+    "plugins": PluginSettings,
 }
 
 

@@ -1,11 +1,13 @@
-"""decide(): nothing but an allow that a plugin gave, and that nobody opposes, is an allow."""
+"""Plugins.decide: nothing but an allow that a plugin gave, and that nobody opposes, is an allow."""
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs_plugins import Allow, Deny, hookimpl
-from jobs_plugins.manager import decide, make_manager
+from jobs_plugins.manager import make_manager
+from jobs_plugins.plugins import Plugins
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
@@ -29,6 +31,20 @@ class Plugin:
         return self.answer
 
 
+class AsyncPlugin(Plugin):
+    """The same, after a checkpoint."""
+
+    @hookimpl
+    async def jobs_authorize(self, action):
+        await trio.lowlevel.checkpoint()
+        return Plugin.jobs_authorize(self, action)
+
+
+async def decide(plugins, identity):
+    asked = Plugins(make_manager(plugins, load=False))
+    return await asked.decide(identity, "kill", None, JOB)
+
+
 class Unspeakable:
     def __repr__(self):
         raise RuntimeError("not even this")
@@ -45,18 +61,29 @@ class Unspeakable:
 ALLOWS = st.builds(Allow, st.text(max_size=5))
 DENIES = st.builds(Deny, st.text(max_size=5))
 ERRORS = st.sampled_from(
-    [ValueError("x"), JobsError("internal", "x"), SystemExit(0), StopIteration(), MemoryError()]
+    [
+        ValueError("x"),
+        JobsError("internal", "x"),
+        SystemExit(0),
+        StopIteration(),
+        MemoryError(),
+        GeneratorExit(),
+        ExceptionGroup("x", [ValueError("y")]),
+        BaseExceptionGroup("x", [SystemExit("y")]),
+    ]
 )
 NONSENSE = st.sampled_from(
     [True, 1, "allow", "", 0, [], [Allow("x")], Allow, object(), Unspeakable()]
 )
 ANSWERS = st.one_of(st.none(), ALLOWS, DENIES, ERRORS, NONSENSE)
+KINDS = st.sampled_from([Plugin, AsyncPlugin])
+SOME = st.lists(st.builds(lambda kind, answer: kind(answer), KINDS, ANSWERS), max_size=8)
 
 
-@given(st.lists(ANSWERS, max_size=8))
-def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(answers):
-    plugins = {f"p{n}": Plugin(answer) for n, answer in enumerate(answers)}
-    decision = decide(make_manager(plugins.items(), load=False), NOBODY, "kill", None, JOB)
+@given(SOME)
+async def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(some):
+    plugins = {f"p{n}": plugin for n, plugin in enumerate(some)}
+    decision = await decide(plugins.items(), NOBODY)
 
     allowing = {n for n, p in plugins.items() if type(p.answer) is Allow}
     denying = {n for n, p in plugins.items() if type(p.answer) is Deny}
@@ -78,48 +105,52 @@ def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(answers):
     assert all(plugin.asked == 1 for plugin in plugins.values())
 
 
-@given(st.lists(ANSWERS, max_size=6), st.randoms())
-def test_the_plugins_order_changes_no_verdict(answers, random):
-    def verdict(some):
-        plugins = [(f"p{n}", Plugin(answer)) for n, answer in enumerate(some)]
-        return decide(make_manager(plugins, load=False), NOBODY, "kill", None, JOB).allow
-
-    shuffled = answers[:]
+@given(SOME, st.randoms())
+async def test_the_plugins_order_changes_no_verdict(some, random):
+    shuffled = some[:]
     random.shuffle(shuffled)
-    assert verdict(shuffled) == verdict(answers)
+    one, other = [
+        await decide([(f"p{n}", plugin) for n, plugin in enumerate(order)], NOBODY)
+        for order in (some, shuffled)
+    ]
+    assert one.allow == other.allow
 
 
-def test_a_failure_hides_no_deny_and_is_told_apart():
+async def test_a_failure_hides_no_deny_and_is_told_apart():
     error = ValueError("a secret")
     plugins = [("denies", Plugin(Deny("ask bob"))), ("fails", Plugin(error))]
-    decision = decide(make_manager(plugins, load=False), NOBODY, "kill", None, JOB)
+    decision = await decide(plugins, NOBODY)
     assert [(f.plugin, f.error) for f in decision.failures] == [("fails", error)]
     assert "a secret" not in decision.why
     assert plugins[0][1].asked == 1
 
 
-def test_a_deny_outweighs_the_built_in():
+async def test_a_deny_outweighs_the_built_in():
     admin = Identity(name="root", roles=["admin"], fingerprint="", not_after="")
     plugins = [("denies", Plugin(Deny("not today")))]
-    assert decide(make_manager(load=False), admin, "kill", None, JOB).allow
-    decision = decide(make_manager(plugins, load=False), admin, "kill", None, JOB)
+    assert (await decide([], admin)).allow
+    decision = await decide(plugins, admin)
     assert (decision.allow, decision.why, decision.plugin) == (False, "not today", "denies")
 
 
-def test_control_c_is_not_a_plugins_failure():
+async def test_control_c_is_not_a_plugins_failure():
+    """It comes to the main thread only, and so never to a hook that is not async."""
     plugins = [("interrupted", Plugin(KeyboardInterrupt()))]
-    with pytest.raises(KeyboardInterrupt):
-        decide(make_manager(plugins, load=False), NOBODY, "kill", None, JOB)
+    assert not (await decide(plugins, NOBODY)).allow
+    plugins = [("interrupted", AsyncPlugin(KeyboardInterrupt()))]
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await decide(plugins, NOBODY)
+    assert caught.value.subgroup(KeyboardInterrupt)
 
 
-def test_a_plugin_gets_what_it_asks_for():
+async def test_a_plugin_gets_what_it_asks_for():
     class Curious:
         @hookimpl
         def jobs_authorize(self, job, request, identity, action):
             return Allow(f"{identity.name} {action} {request} {job.id}")
 
-    manager = make_manager([("curious", Curious())], load=False)
-    assert decide(manager, NOBODY, "kill", "R", JOB).why == "nobody kill R 0"
+    plugins = Plugins(make_manager([("curious", Curious())], load=False))
+    assert (await plugins.decide(NOBODY, "kill", "R", JOB)).why == "nobody kill R 0"
 
 
 @pytest.mark.parametrize("kind", [Allow, Deny])

@@ -6,7 +6,8 @@ from attrs import evolve
 from jobs_certs import describe, init, issue
 from jobs_certs.pem import load_certificate
 from jobs_plugins import hookimpl
-from jobs_plugins.manager import identify, make_manager
+from jobs_plugins.manager import make_manager
+from jobs_plugins.plugins import Plugins
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import CLIENT_AUTH, SERVER_AUTH, Identity, PeerCertificate
 from jobs_proto.wire import structure, unstructure
@@ -33,20 +34,22 @@ class Plugin:
         return self.answer
 
 
-def ask(certificate, *answers):
+async def ask(certificate, *answers):
     plugins = [(f"p{n}", Plugin(answer)) for n, answer in enumerate(answers)]
-    return identify(make_manager(plugins, load=False), certificate)
+    return await Plugins(make_manager(plugins, load=False)).identify(certificate)
 
 
-def test_the_cn_and_the_ous():
-    who = ask(ALICE)
+async def test_the_cn_and_the_ous():
+    who = await ask(ALICE)
     assert (who.name, who.roles) == ("alice", ("operator", "viewer"))
     assert (who.fingerprint, who.not_after) == (ALICE.fingerprint, ALICE.not_after)
 
 
-def test_the_one_uri_wins():
-    assert ask(evolve(ALICE, uris=("spiffe://a/b",))).name == "spiffe://a/b"
-    assert ask(evolve(ALICE, uris=("spiffe://a/b",), common_name=None)).name == "spiffe://a/b"
+async def test_the_one_uri_wins():
+    assert (await ask(evolve(ALICE, uris=("spiffe://a/b",)))).name == "spiffe://a/b"
+    assert (
+        await ask(evolve(ALICE, uris=("spiffe://a/b",), common_name=None))
+    ).name == "spiffe://a/b"
 
 
 @pytest.mark.parametrize(
@@ -69,56 +72,61 @@ def test_the_one_uri_wins():
         ({"organizational_units": ("",)}, "empty"),
     ],
 )
-def test_certificates_that_name_nobody(change, why):
+async def test_certificates_that_name_nobody(change, why):
     with pytest.raises(JobsError, match=why) as caught:
-        ask(evolve(ALICE, **change))
+        await ask(evolve(ALICE, **change))
     assert caught.value.code == "permission_denied"
     assert caught.value.message.isprintable()
 
 
-def test_what_we_issue_is_somebody(tmp_path):
+async def test_what_we_issue_is_somebody(tmp_path):
     init(tmp_path / "ca")
     client = issue(tmp_path / "ca", "alice", role=["operator", "viewer"])
     named = issue(tmp_path / "ca", "ci", role="operator", sans=["spiffe://example.com/ci"])
     server = issue(tmp_path / "ca", "localhost", role="server")
-    assert ask(describe(load_certificate(client.certificate))).name == "alice"
-    assert ask(describe(load_certificate(client.certificate))).roles == ("operator", "viewer")
-    assert ask(describe(load_certificate(named.certificate))).name == "spiffe://example.com/ci"
+    assert (await ask(describe(load_certificate(client.certificate)))).name == "alice"
+    assert (await ask(describe(load_certificate(client.certificate)))).roles == (
+        "operator",
+        "viewer",
+    )
+    assert (
+        await ask(describe(load_certificate(named.certificate)))
+    ).name == "spiffe://example.com/ci"
     with pytest.raises(JobsError, match="clientAuth"):
-        ask(describe(load_certificate(server.certificate)))
+        await ask(describe(load_certificate(server.certificate)))
 
 
-def test_a_plugin_is_asked_before_the_built_in():
+async def test_a_plugin_is_asked_before_the_built_in():
     bob = Identity(name="bob", fingerprint="", not_after="")
-    assert ask(ALICE, bob) is bob
-    assert ask(ALICE, None).name == "alice"
+    assert await ask(ALICE, bob) is bob
+    assert (await ask(ALICE, None)).name == "alice"
 
 
-def test_a_plugins_refusal_is_final():
+async def test_a_plugins_refusal_is_final():
     refusal = JobsError("permission_denied", "Not from this network.")
     with pytest.raises(JobsError, match="Not from this network") as caught:
-        ask(ALICE, refusal)
+        await ask(ALICE, refusal)
     assert caught.value is refusal
 
 
 @pytest.mark.parametrize("answer", [ValueError("a secret"), SystemExit(1), "bob", True, ALICE])
-def test_a_plugin_that_fails_lets_nobody_in(answer):
+async def test_a_plugin_that_fails_lets_nobody_in(answer):
     with pytest.raises(JobsError, match="plugin p0 failed") as caught:
-        ask(ALICE, answer)
+        await ask(ALICE, answer)
     assert caught.value.code == "permission_denied"
     assert "a secret" not in caught.value.message
     assert caught.value.__cause__ is not None
 
 
-def test_nobody_knows():
+async def test_nobody_knows():
     manager = make_manager(load=False)
     manager.unregister(name="jobs.identity")
     with pytest.raises(JobsError, match="No plugin knows"):
-        identify(manager, ALICE)
+        await Plugins(manager).identify(ALICE)
 
 
-def test_an_identity_survives_the_wire():
-    who = ask(ALICE)
+async def test_an_identity_survives_the_wire():
+    who = await ask(ALICE)
     assert structure(unstructure(who), Identity, "identity") == who
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs_plugins import Allow, hookimpl
-from jobs_plugins.manager import PluginError, decide, make_manager
+from jobs_plugins.manager import PluginError, make_manager
+from jobs_plugins.plugins import Plugins
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
 
@@ -45,10 +46,16 @@ class HiddenWrapper:
         return [Allow("all")]
 
 
-class Coroutine:
+class Generator:
+    @hookimpl
+    def jobs_authorize(self, action):
+        yield Allow("later")
+
+
+class AsyncGenerator:
     @hookimpl
     async def jobs_authorize(self, action):
-        return Allow("later")
+        yield Allow("later")
 
 
 class Default:
@@ -81,7 +88,8 @@ class Empty:
         (Unmarked(), "not marked with @hookimpl"),
         (Wrapper(), "is a wrapper"),
         (HiddenWrapper(), "quietly is a wrapper"),
-        (Coroutine(), "coroutine"),
+        (Generator(), "is a generator"),
+        (AsyncGenerator(), "is a generator"),
         (Default(), "gives job a default"),
         (Starred(), "takes \\*\\*arguments"),
         (Fine, "is a class"),
@@ -98,6 +106,12 @@ def test_plugins_that_do_not_fit(plugin, why):
 def test_a_name_twice():
     with pytest.raises(PluginError, match="one"):
         make_manager([("one", Fine()), ("one", Fine())], load=False)
+
+
+def test_a_built_ins_name_is_not_to_be_had(install):
+    install("pretender", "", {"jobs.pretender": "pretender"})
+    with pytest.raises(PluginError, match=r"names that start with 'jobs\.'"):
+        make_manager()
 
 
 def test_the_built_ins_are_ordinary_plugins():
@@ -145,7 +159,7 @@ def fenced(language):
     return block
 
 
-def test_the_authors_guide_is_true(install):
+async def test_the_authors_guide_is_true(install):
     """The README's example, installed as it says, decides what it says."""
     source, project = fenced("python"), tomllib.loads(fenced("toml"))["project"]
     assert len(source.splitlines()) < 40
@@ -154,15 +168,15 @@ def test_the_authors_guide_is_true(install):
     manager = make_manager()
     assert set(entries) <= {name for name, _ in manager.list_name_plugin()}
 
-    def may(role, action, labels):
+    async def may(role, action, labels):
         who = Identity(name="me", roles=[role], fingerprint="", not_after="")
         job = Job(id="0", owner="me", spec=Spec(argv=("x",)), created_at="", labels=labels)
-        return decide(manager, who, action, None, job)
+        return await Plugins(manager).decide(who, action, None, job)
 
     protected = {"protected": "yes"}
-    assert may("operator", "kill", {}).allow
-    assert may("operator", "inspect", protected).allow
-    assert may("admin", "kill", protected).allow
-    refused = may("operator", "kill", protected)
+    assert (await may("operator", "kill", {})).allow
+    assert (await may("operator", "inspect", protected)).allow
+    assert (await may("admin", "kill", protected)).allow
+    refused = await may("operator", "kill", protected)
     assert (refused.allow, refused.plugin) == (False, "protected")
     assert "ask an admin" in refused.why

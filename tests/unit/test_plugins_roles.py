@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs_plugins.manager import decide, make_manager
+from jobs_plugins.manager import make_manager
+from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import EVERY, RULES, RUN_AS
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
@@ -34,7 +35,7 @@ WITH_A_JOB = {
     "remove": ("admin operator", "admin"),
 }
 
-MANAGER = make_manager(load=False)
+PLUGINS = Plugins(make_manager(load=False))
 
 
 def somebody(*roles):
@@ -55,9 +56,9 @@ def cases():
 
 
 @pytest.mark.parametrize(("role", "action", "owner", "allowed"), list(cases()))
-def test_who_may_do_what(role, action, owner, allowed):
+async def test_who_may_do_what(role, action, owner, allowed):
     job = None if owner is None else job_of(owner)
-    decision = decide(MANAGER, somebody(role), action, None, job)
+    decision = await PLUGINS.decide(somebody(role), action, None, job)
     assert decision.allow is allowed
     assert decision.plugin == ("jobs.roles" if allowed else None)
     assert action in decision.why
@@ -73,19 +74,19 @@ def test_rules_name_nothing_unknown():
     assert len(set(RULES)) == len(RULES)
 
 
-def test_no_role_is_nothing():
+async def test_no_role_is_nothing():
     for action in (*METHODS, *PLANNED, RUN_AS):
-        assert not decide(MANAGER, somebody(), action, None, job_of("me")).allow
+        assert not (await PLUGINS.decide(somebody(), action, None, job_of("me"))).allow
 
 
-def test_roles_add_up():
+async def test_roles_add_up():
     both = somebody("viewer", "operator")
-    assert decide(MANAGER, both, "run", None, None).allow
-    assert decide(MANAGER, both, "inspect", None, job_of("x")).allow
-    assert not decide(MANAGER, both, "kill", None, job_of("x")).allow
+    assert (await PLUGINS.decide(both, "run", None, None)).allow
+    assert (await PLUGINS.decide(both, "inspect", None, job_of("x"))).allow
+    assert not (await PLUGINS.decide(both, "kill", None, job_of("x"))).allow
 
 
 @pytest.mark.parametrize("role", ["operator", "viewer"])
-def test_an_action_that_does_not_exist_is_allowed_to_no_one_but_admin(role):
-    assert not decide(MANAGER, somebody(role), "conquer", None, job_of("me")).allow
-    assert decide(MANAGER, somebody("admin"), "conquer", None, job_of("me")).allow
+async def test_an_action_that_does_not_exist_is_allowed_to_no_one_but_admin(role):
+    assert not (await PLUGINS.decide(somebody(role), "conquer", None, job_of("me"))).allow
+    assert (await PLUGINS.decide(somebody("admin"), "conquer", None, job_of("me"))).allow
