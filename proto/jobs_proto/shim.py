@@ -25,6 +25,8 @@ its own protocol version and the previous one, because after an upgrade they are
 from jobs_proto.files import decode, encode
 
 PROTOCOL = 1
+SPOKEN = (PROTOCOL, PROTOCOL - 1)
+"""What a supervisor understands of a shim that is older, and has not ended since an upgrade."""
 MAX_PACKET = 64 * 1024
 
 LAUNCH = "launch"

@@ -31,6 +31,8 @@ _PLAN = {
     "leader": [["exec", ["/bin/sh", "-c", "echo out; echo err >&2"], {}]],
 }
 
+_WISHES = (protocol.pack(protocol.WATCH, {"offset": 1 << 40}), protocol.pack(protocol.USAGE, {}))
+
 
 def up() -> None:
     """Live through throw-away jobs; where there is no room for their files, do without.
@@ -79,8 +81,8 @@ def _come_back(job: shim.Shim) -> None:
     supervisor.connect(f"/proc/self/fd/{directory}/{files.SOCKET}")
     job.accept(job.listener.fileno(), 0)
     connection = max(job.watches)
-    for kind, body in ((protocol.WATCH, {"offset": 1 << 40}), (protocol.USAGE, {})):
-        supervisor.send(protocol.pack(kind, body))
+    for packet in _WISHES:
+        supervisor.send(packet)
         job.hear(connection, 0)
     supervisor.detach()  # closed with the others
 

@@ -27,10 +27,13 @@ SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
 
 MAX_NAMESAKES = 1000
-"""Of jobs that bear one name, or whose ids start alike, so many are looked at."""
+"""Of jobs that bear one name, so many are looked at."""
 
-AT_ONCE = 100
-"""Jobs that plugins are asked about together."""
+SHOWN = 3
+"""Jobs that are told of when a text names more than one."""
+
+AT_ONCE = 50
+"""Jobs that plugins are asked about together; more than are wanted are read for nothing."""
 
 log = structlog.get_logger()
 
@@ -120,7 +123,9 @@ class Dispatcher:
         return Call(self, identity, name, params, target)
 
     async def answer(self, call: Call) -> object:
-        """Call the handler of an allowed request."""
+        """Call the handler of an allowed request, once its job was found again after our start."""
+        if METHODS[call.method].on_job:
+            await self._jobs.settled(call.target)
         return await self._handlers[call.method](call)
 
     async def visible(self, identity: Identity, jobs: Sequence[LiveJob]) -> list[LiveJob]:
@@ -157,9 +162,10 @@ class Dispatcher:
         Of several that bear a name, the one that has not ended is meant, else the newest.
         """
         found: list[LiveJob] = []
-        for some in in_parts(self._jobs.matching(text)):
-            found += await self.visible(identity, some)
-            if len(found) >= MAX_NAMESAKES:
+        for part in in_parts(self._jobs.matching(text)):
+            found += await self.visible(identity, part)
+            namesakes = all(live.job.name == text for live in found)
+            if len(found) >= (MAX_NAMESAKES if namesakes else SHOWN + 1):
                 break
         if not found:
             raise JobsError(
@@ -168,11 +174,11 @@ class Dispatcher:
         if all(live.job.name == text for live in found):
             found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            three = ", ".join(live.job.short_id for live in found[:3])
+            some = ", ".join(live.job.short_id for live in found[:SHOWN])
+            more = ", …" if len(found) > SHOWN else ""
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({three}{', …' * (len(found) > 3)}): say which, "
-                "by more of its id",
+                f"{text!r} names more than one job ({some}{more}): say which, by more of its id",
             )
         return found[0]
 

@@ -44,6 +44,8 @@ class Handlers:
         if not live.exited:
             total = indexed(self._jobs.directory(job.id))
             job = evolve(job, output=evolve(job.output, total=max(total, job.output.total)))
+        if live.trouble is not None:
+            job = evolve(job, notes=(*job.notes, live.trouble))
         return unstructure(job)
 
     async def _hello(self, _call: Call) -> object:
@@ -68,6 +70,7 @@ class Handlers:
         return unstructure(await self._jobs.submit(call.identity.name, call.params))
 
     async def _list(self, call: Call) -> object:
+        await self._jobs.restored()
         listed: list[dict[str, object]] = []
         size = 0
         for part in in_parts(self._candidates(call)):

@@ -19,12 +19,17 @@ class LiveJob:
         link: to its shim; None while it is queued, or while we look for the shim.
         total: bytes of output that we know of.
         measurements: how often the shim has told of the job's usage.
+        trouble: what keeps us from its shim, in a sentence; None: nothing.
+        settled: set once the job was found again after our start, or its shim has had its time
+            (`jobs_supervisor.reattach`); None: it has come since.
     """
 
     record: Record
     link: ShimLink | None = None
     total: int = 0
     measurements: int = 0
+    trouble: str | None = None
+    settled: trio.Event | None = None
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)
 

@@ -147,7 +147,10 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
             tree = survey(_cgroup_name(settings.state_dir))
-            await nursery.start(forkserver.run, tree.shims)
+            nursery.start_soon(forkserver.run, tree.shims)
+            await forkserver.spawned.wait()
+            unfinished = store.unfinished()  # while it gets ready, which takes as long
+            await forkserver.ready()
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
@@ -161,7 +164,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 walls=walls,
                 nursery=nursery,
             )
-            await jobs.restore()
+            await jobs.restore(unfinished)
             nursery.start_soon(retention.run)
             dispatcher = Dispatcher(
                 plugins=plugins,
