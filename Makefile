@@ -14,10 +14,13 @@ TEST_PACKAGES := busybox-static fish gcc libc6-dev libfaketime libseccomp2 pytho
 SCHEDULES ?= 20
 SEED ?= 1
 
+# What `make bench` compares with; any that is not installed is reported as that.
+PEERS := bubblewrap runc conmon containerd slurm-wlm task-spooler busybox-static
+
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest test-faults test-v2 wheel venv test-packages clean
+.PHONY: help demo test lint pytest test-faults test-v2 bench bench-smoke bench-profile bench-peers wheel venv test-packages clean
 
 help:
 	@echo 'make demo           see it work: about half a minute, leaves nothing behind'
@@ -26,6 +29,10 @@ help:
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
 	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
+	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
+	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
+	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'
+	@echo 'make bench-peers    as root: apt-get install $(PEERS)'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'
 	@echo 'make test-packages  as root: apt-get install $(TEST_PACKAGES), which some tests use'
@@ -78,6 +85,25 @@ test-faults: $(STAMP)
 
 test-v2:
 	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)
+
+bench: $(STAMP)
+	$(BIN)/python tests/bench/run_bench.py $(ARGS)
+
+bench-smoke: $(STAMP)
+	$(BIN)/python tests/bench/run_bench.py --smoke $(ARGS)
+
+bench-profile: $(STAMP)
+	$(BIN)/python tests/bench/profile_launch.py $(ARGS)
+
+# Their services are neither started nor needed: the bench starts daemons of its own.
+bench-peers:
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo 'not root: ask an administrator for: apt-get install $(PEERS)' >&2; exit 1; \
+	elif command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(PEERS) >/dev/null; \
+	else \
+	    echo 'no apt-get here: install $(PEERS) as this system does' >&2; exit 1; \
+	fi
 
 wheel: $(STAMP)
 	rm -rf dist build

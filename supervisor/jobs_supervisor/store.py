@@ -175,8 +175,7 @@ class Store:
                 if not await self._commit_pending():
                     await trio.sleep(RETRY_S)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._commit_pending()
+            await self._commit_pending()
 
     async def _commit_pending(self) -> bool:
         """Commit what has gathered; False if the disk does not take it."""
@@ -184,7 +183,8 @@ class Store:
         rows = [_statement(write.record) for write in batch]
         error = None
         if rows:
-            error = await trio.to_thread.run_sync(self._commit, rows, limiter=self._thread)
+            with trio.CancelScope(shield=True):  # else what is in the batch would be lost
+                error = await trio.to_thread.run_sync(self._commit, rows, limiter=self._thread)
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
         for write in batch:

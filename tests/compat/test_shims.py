@@ -17,7 +17,6 @@ from jobs_proto import shim as protocol
 from jobs_supervisor import reattach
 
 FOLDER = Path(__file__).parent
-FORKSERVER_ONLY = {protocol.LAUNCH}  # which is of its supervisor's version, always
 
 KINDS = {
     value

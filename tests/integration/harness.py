@@ -221,11 +221,8 @@ class Supervisor:
 
     def cgroups(self) -> list[Path]:
         """Give the directory, in each hierarchy, below which its jobs' cgroups are."""
-        places = own_places(
-            Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
-        )
         name = f"jobs-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]}"
-        return [path / name for path in set(places.values()) if (path / name).exists()]
+        return [path / name for path in own_cgroups() if (path / name).exists()]
 
     def job_cgroups(self) -> list[Path]:
         """Give the cgroups of jobs that are there now."""
@@ -258,6 +255,14 @@ class Supervisor:
         if status := self.stop():
             faults.append(f"it ended with {status}")
         return faults + [f"cgroup {directory}" for directory in self.cgroups()]
+
+
+def own_cgroups() -> set[Path]:
+    """Give our own cgroup in each hierarchy: below them, and nowhere else, we may make others."""
+    mounts, membership = (
+        Path(f"/proc/self/{name}").read_text() for name in ("mountinfo", "cgroup")
+    )
+    return set(own_places(mounts, membership).values())
 
 
 def _first_line(process: subprocess.Popen) -> str:

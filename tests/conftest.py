@@ -1,4 +1,4 @@
-"""Needs root, for the most part: cgroups, and processes of other users to look at."""
+"""What holds for all tests."""
 
 import os
 
