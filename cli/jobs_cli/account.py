@@ -41,9 +41,10 @@ def _facts(job: Job) -> Iterator[tuple[str, object]]:
     yield "limits", _limited(job.limits)
     for note in job.notes:
         yield "note", note
-    yield "timeout", exact_span(spec.timeout_s) if spec.timeout_s else None
+    yield "timeout", exact_span(job.timeout_s) if job.timeout_s else None
     yield "created", job.created_at
     yield "started", job.started_at
+    yield "updated", job.updated_at
     yield "finished", job.finished_at
     yield "pid", job.pid
     yield from _used(job)
@@ -57,8 +58,11 @@ def _used(job: Job) -> Iterator[tuple[str, object]]:
     yield "processes", usage.pids
     yield "io", f"{usage.io_read_bytes} bytes read, {usage.io_write_bytes} written"
     yield "output", f"{out.total} bytes ({out.stdout} stdout, {out.stderr} stderr)"
-    if out.retained_from or out.lost:
-        yield "dropped", f"kept from offset {out.retained_from}; {out.lost} bytes could not be kept"
+    if out.retained_from or out.lost or out.capped:
+        dropped = f"{out.capped} bytes were over the cap, {out.lost} bytes could not be kept"
+        yield "dropped", f"kept from offset {out.retained_from}; {dropped}"
+    if out.blocked:
+        yield "waiting", "its output is full; jobsctl update --output-max SIZE lets it go on"
 
 
 def _limited(limits: Limits) -> str:

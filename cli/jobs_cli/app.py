@@ -18,6 +18,7 @@ from jobs_cli.verbs.remove import remove
 from jobs_cli.verbs.run import run
 from jobs_cli.verbs.shell_init import shell_init
 from jobs_cli.verbs.signal import signal
+from jobs_cli.verbs.update import update
 from jobs_cli.verbs.version import version, version_text
 from jobs_cli.verbs.wait import wait
 from jobs_cli.verbs.whoami import whoami
@@ -71,6 +72,7 @@ VERBS: Final = (
     Verb(signal, "signal"),
     Verb(pause, "pause"),
     Verb(resume, "resume"),
+    Verb(update, "update"),
     Verb(remove, "remove", ("rm",)),
     Verb(whoami, "whoami"),
     Verb(shell_init, "shell-init"),

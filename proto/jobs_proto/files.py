@@ -4,7 +4,8 @@
     identity    who the shim is: written before anything of the job exists
     shim.sock   SOCK_SEQPACKET; a supervisor that comes back connects here
     output      the job's bytes in the order in which they arrived
-    output.idx  one `Chunk` for each portion of them
+    output.idx  one `Chunk` for each portion of them; zeros, where its head was given back
+    output.from empty, and as long as the first offset of `output` that is kept; absent if it is 0
     exit        the exit record; its being there means that the job has ended
     secrets     a map of names to contents, from `run` until the job's launch
     shim.err    a traceback, if the shim itself failed
@@ -22,6 +23,7 @@ IDENTITY = "identity"
 SOCKET = "shim.sock"
 OUTPUT = "output"
 INDEX = "output.idx"
+FROM = "output.from"
 EXIT = "exit"
 SECRETS = "secrets"
 SHIM_ERROR = "shim.err"
@@ -33,6 +35,16 @@ STDOUT = 1
 STDERR = 2
 GAP = 16
 """Flag beside a stream: these bytes were written by the job and could not be kept."""
+
+CAPPED = 32
+"""Flag beside GAP, in place of a stream: they were over the output's cap. A chunk of no bytes says
+that from here on they are dropped, until there is another chunk or the output ends."""
+
+KEEP_TAIL = "keep-tail"
+KEEP_HEAD = "keep-head"
+BLOCK = "block"
+POLICIES = (KEEP_TAIL, KEEP_HEAD, BLOCK)
+"""What happens to output at its cap: the oldest goes; the newest goes; the job waits."""
 
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from attrs import field, frozen
 
+from jobs_proto.files import KEEP_TAIL, POLICIES
 from jobs_proto.isolation import Isolation
 from jobs_proto.phases import Outcome, Phase
 
@@ -62,7 +63,13 @@ def _io_device(_limits: object, _field: object, path: str | None) -> None:
         raise ValueError(f"a device is named by an absolute path, not {path!r:.80}")
 
 
-def _timeout(_spec: object, _field: object, timeout_s: float | None) -> None:
+def _policy(_spec: object, _field: object, policy: str) -> None:
+    if policy not in POLICIES:
+        raise ValueError(f"an output policy is one of {', '.join(POLICIES)}, not {policy!r:.80}")
+
+
+def check_timeout(_spec: object, _field: object, timeout_s: float | None) -> None:
+    """Refuse a wall-clock limit that is none."""
     if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(f"a timeout is more than 0 s and at most ten years, not {timeout_s:g} s")
 
@@ -112,6 +119,15 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
         return str(number)
+
+
+def check_output_max(_limits: object, _field: object, value: int | None) -> None:
+    """Refuse a cap on output that keeps nothing, or that is beyond what a file can hold."""
+    if value is not None and not 0 < value < 2**63:
+        raise ValueError(
+            f"an output cap is the number of bytes to keep, 1 at least, not {value}; to keep none, "
+            "have the command write to /dev/null"
+        )
 
 
 def _more_than_zero(_limits: object, _attribute: object, value: int | None) -> None:
@@ -181,6 +197,8 @@ class Limits:
         io_write_iops: writes per second.
         io_device: a path on the device, or the device's own; None: the working directory's.
         nofile: open files of each process.
+        output_max_bytes: bytes that are kept of the output; on the disk their index may take as
+            much again. Beyond, `output_policy` says what happens.
         enforcement: `required`: a limit that this host cannot enforce is an error; `best-effort`:
             it is left out.
     """
@@ -196,6 +214,7 @@ class Limits:
     io_write_iops: int | None = field(default=None, validator=_more_than_zero)
     io_device: str | None = field(default=None, validator=_io_device)
     nofile: int | None = field(default=None, validator=_more_than_zero)
+    output_max_bytes: int | None = field(default=None, validator=check_output_max)
     enforcement: str = field(default="required", validator=_enforcement)
 
 
@@ -211,6 +230,8 @@ class Spec:
         isolation: what keeps it apart.
         limits: what it may use.
         timeout_s: seconds of wall-clock time after which it is killed; None: no limit.
+        output_policy: what happens at the cap of the output: `keep-tail`: the oldest is given up;
+            `keep-head`: what comes after is; `block`: the job waits until the cap is raised.
     """
 
     argv: tuple[str, ...] = field(validator=_argv)
@@ -219,7 +240,8 @@ class Spec:
     user: str | None = field(default=None, validator=_user)
     isolation: Isolation = field(factory=Isolation)
     limits: Limits = Limits()
-    timeout_s: float | None = field(default=None, validator=_timeout)
+    timeout_s: float | None = field(default=None, validator=check_timeout)
+    output_policy: str = field(default=KEEP_TAIL, validator=_policy)
 
 
 @frozen(kw_only=True)
@@ -276,8 +298,10 @@ class Output:
         total: bytes since the job's start; the offset of the next one.
         stdout: of these, standard output.
         stderr: of these, standard error.
-        retained_from: the first offset that can still be read.
-        lost: bytes that could not be kept, shown to followers as gaps.
+        retained_from: the first offset that is still kept; what was before it was over the cap.
+        lost: bytes that the disk did not take, shown to followers as gaps.
+        capped: bytes after `retained_from` that were dropped because of the cap, likewise.
+        blocked: the cap is reached, and the job waits until it is raised.
     """
 
     total: int = 0
@@ -285,6 +309,13 @@ class Output:
     stderr: int = 0
     retained_from: int = 0
     lost: int = 0
+    capped: int = 0
+    blocked: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are on the disk, about."""
+        return max(self.total - self.retained_from - self.lost - self.capped, 0)
 
 
 @frozen(kw_only=True)
@@ -292,7 +323,8 @@ class Job:
     """All that is known of a job; as a map it is what `inspect --json` prints.
 
     Times are UTC, ISO 8601 with microseconds. `limits` are those that are enforced; `notes` are
-    sentences about those that were asked for and are not.
+    sentences about those that were asked for and are not. `timeout_s` is the wall-clock limit that
+    holds; it and the cap of the output are other ones than the spec's after an update.
     """
 
     id: str
@@ -306,6 +338,8 @@ class Job:
     created_at: str
     started_at: str | None = None
     finished_at: str | None = None
+    updated_at: str | None = None
+    timeout_s: float | None = None
     pid: int | None = None
     exit: Exit | None = None
     limits: Limits = Limits()

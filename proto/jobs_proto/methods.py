@@ -10,7 +10,14 @@ from typing import Final
 from attrs import field, frozen
 
 from jobs_proto.isolation import check_secrets
-from jobs_proto.job import Spec, check_labels, check_name, signal_number
+from jobs_proto.job import (
+    Spec,
+    check_labels,
+    check_name,
+    check_output_max,
+    check_timeout,
+    signal_number,
+)
 
 PROTOCOL_VERSION = 1
 """Of the client protocol; a peer of another version is told so by `hello`."""
@@ -144,6 +151,26 @@ class Signal:
 
 
 @frozen(kw_only=True)
+class Update:
+    """Change limits of a job that has not ended; answers with it once they are on the disk.
+
+    Attributes:
+        id: the job.
+        output_max_bytes: bytes that are kept of the output from now on; None: as before.
+        timeout_s: seconds of wall-clock time, counted from the job's start, after which it is
+            killed; None: as before.
+    """
+
+    id: str
+    output_max_bytes: int | None = field(default=None, validator=check_output_max)
+    timeout_s: float | None = field(default=None, validator=check_timeout)
+
+    def __attrs_post_init__(self) -> None:
+        if self.output_max_bytes is None and self.timeout_s is None:
+            raise ValueError("nothing is to be changed; give output_max_bytes or timeout_s")
+
+
+@frozen(kw_only=True)
 class Follow:
     """Stream output from `start`; takes over the connection until its `end` notification.
 
@@ -190,10 +217,11 @@ METHODS: Final = MappingProxyType(
         "signal": Method(Signal, on_job=True),
         "pause": Method(OneJob, on_job=True),
         "resume": Method(OneJob, on_job=True),
+        "update": Method(Update, on_job=True),
         "remove": Method(OneJob, on_job=True),
         "follow": Method(Follow, on_job=True, takes_over=True),
     }
 )
 
-PLANNED: Final = frozenset({"update", "exec", "attach", "events", "stats"})
+PLANNED: Final = frozenset({"exec", "attach", "events", "stats"})
 """Methods of the design that this version answers with `unimplemented`."""

@@ -11,7 +11,8 @@ its own protocol version and the previous one, because after an upgrade they are
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
                                refused  {why}            it did not launch: somebody else has
                                started  {pid, time_ns}
-                               grew     {total}          once, after a `watch` below that
+                               grew     {total}          once, after a `watch` below that; of
+                                                          what can be read, or told as a gap
                                usage    {usage, output}
                                frozen   {frozen}
                                exited   {…}              the exit record, which is on disk by now
@@ -20,6 +21,8 @@ its own protocol version and the previous one, because after an upgrade they are
                                signal   {signal}
                                freeze   {frozen}
                                usage    {}
+                               update   {output_max_bytes, timeout_s}   these hold from now on;
+                                                          nil, or not there: no such limit
 """
 
 from jobs_proto.files import decode, encode
@@ -39,6 +42,7 @@ KILL = "kill"
 SIGNAL = "signal"
 USAGE = "usage"
 FREEZE = "freeze"
+UPDATE = "update"
 FROZEN = "frozen"
 EXITED = "exited"
 

@@ -270,6 +270,25 @@ class Client:
         """Let a paused job go on; give it running."""
         return await self._job("resume", _params(methods.OneJob, id=job_id))
 
+    async def update(
+        self,
+        job_id: str,
+        *,
+        output_max_bytes: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Job:
+        """Change limits of a job that has not ended; give it as it is then.
+
+        Args:
+            job_id: its id, a start of it, or its name.
+            output_max_bytes: bytes of output that are kept from now on; None: as before.
+            timeout_s: seconds from its start after which it is killed; None: as before.
+        """
+        params = _params(
+            methods.Update, id=job_id, output_max_bytes=output_max_bytes, timeout_s=timeout_s
+        )
+        return await self._job("update", params)
+
     def follow(
         self,
         job_id: str,

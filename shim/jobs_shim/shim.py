@@ -202,7 +202,7 @@ class Shim:
         failpoint("shim.locked")
         if os.access(f"{self.directory}/{files.IDENTITY}", os.F_OK):
             raise LaunchRefusedError("this job was launched before")
-        self.output = Output(self.directory)
+        self.output = Output(self.directory, *self.plan.get("output", ()))  # type: ignore[misc]
         self.exit = WholeFile(self.directory, files.EXIT)
         self.listen()
         identity = WholeFile(self.directory, files.IDENTITY)
@@ -278,7 +278,7 @@ class Shim:
             self.hear_start(
                 pipe, 0
             )  # whoever has seen output of a job has been told that it started
-        if self.output.take(pipe, self.pipes[pipe]) == 0:
+        if self.output.take(pipe, self.pipes[pipe]) == 0 or self.output.blocked:
             self.off(pipe)
         failpoint("shim.output-indexed")
         self.tell_grown()
@@ -308,13 +308,20 @@ class Shim:
     def started(self) -> None:
         """The leader executes."""
         self.started_ns = self.output.now_ns()
-        timeout_s = self.plan["timeout_s"]
-        if timeout_s is not None:
-            self.deadline = time.monotonic() + timeout_s  # type: ignore[operator]
+        self.set_deadline()
         failpoint("shim.started")
         self.tell_all(protocol.STARTED, {"pid": self.leader, "time_ns": self.started_ns})
         if self.pending is not None:
             self.signal(self.pending)
+
+    def set_deadline(self) -> None:
+        """Have the deadline fire when the plan says, counted from the start; it fires once."""
+        timeout_s = self.plan["timeout_s"]
+        if timeout_s is None or self.started_ns is None or self.timed_out:
+            self.deadline = None
+        else:
+            passed_s = (self.output.now_ns() - self.started_ns) / 1e9
+            self.deadline = time.monotonic() + timeout_s - passed_s  # type: ignore[operator]
 
     def hear_init(self, fd: int, _events: int) -> None:
         """Init's channel: the leader's wait status."""
@@ -490,7 +497,7 @@ class Shim:
                 "pid": os.getpid(),
                 "leader": self.leader,
                 "started_ns": self.started_ns,
-                "total": self.output.total,
+                "total": self.output.indexed,
             },
         )
 
@@ -520,7 +527,7 @@ class Shim:
 
     def tell_grown(self) -> None:
         """Tell each supervisor that waits for more output than it has seen, once."""
-        total = self.output.total
+        total = self.output.indexed
         for fd, seen in tuple(self.watches.items()):
             if seen is not None and total > seen:
                 self.watches[fd] = None
@@ -560,9 +567,29 @@ class Shim:
             self.freeze(frozen=bool(body["frozen"]))
             failpoint("shim.frozen")
             self.tell_all(protocol.FROZEN, {"frozen": self.frozen})
+        elif kind == protocol.UPDATE:
+            self.update(body)
+            failpoint("shim.updated")
         elif kind == protocol.USAGE:
-            answer = {"usage": self.usage(), "output": self.output.counts()}
+            answer: protocol.Body = {"usage": self.usage(), "output": self.output.counts()}
             self.tell(fd, protocol.USAGE, answer)
+
+    def update(self, body: protocol.Body) -> None:
+        """Have other limits than the plan's.
+
+        Raises:
+            ValueError, TypeError: they are none.
+        """
+        limit, timeout_s = body.get("output_max_bytes"), body.get("timeout_s")
+        if limit is not None:
+            if not int(limit) > 0:  # type: ignore[call-overload]
+                raise ValueError("no such cap")
+            self.output.allow(int(limit))  # type: ignore[call-overload]
+            for pipe in self.pipes:
+                if pipe not in self.handlers and not self.output.blocked:
+                    self.on(pipe, self.take)  # one that had ended does so again
+        self.plan["timeout_s"] = None if timeout_s is None else float(timeout_s)  # type: ignore[arg-type]
+        self.set_deadline()
 
 
 def signal_of(body: protocol.Body) -> int:

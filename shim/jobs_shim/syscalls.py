@@ -18,6 +18,8 @@ _mount = _libc.mount
 _prctl = _libc.prctl
 _sethostname = _libc.sethostname
 _close_range = _libc.close_range
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)  # off_t
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall  # without letting go of the interpreter
 
 CLONE_NEWNS = 0x00020000
@@ -43,6 +45,8 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+
+_PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 _CLONE3 = 435  # its number is the same on every architecture
 _CLONE_PARENT = 0x8000
@@ -108,6 +112,11 @@ def sethostname(name: str) -> None:
 def close_range(first: int, last: int) -> None:
     """Close every descriptor from `first` to `last`, both included: close_range(2)."""
     _check(_close_range(ctypes.c_uint(first), ctypes.c_uint(last), 0))
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Give back the blocks of a part of a file, which then reads as zeros: fallocate(2)."""
+    _check(_fallocate(fd, _PUNCH_HOLE, offset, size))
 
 
 def fork() -> int:

@@ -9,7 +9,7 @@ from jobs_proto.job import timestamp
 from jobs_proto.methods import Follow
 from jobs_proto.wire import unstructure
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.output import OutputReader, Piece, indexed
+from jobs_supervisor.output import OLDER, UNWRITTEN, OutputReader, Piece, indexed
 
 
 class Sink(Protocol):
@@ -36,10 +36,10 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
         while True:
             exited = live.exited  # looked at before the index: then the index is final
             while (piece := reader.next()) is not None:
-                await _send(reader, piece, params, sink)
+                await send_piece(reader, piece, params, sink)
             if exited:
                 while (piece := reader.rest(live.total)) is not None:
-                    await _send(reader, piece, params, sink)
+                    await send_piece(reader, piece, params, sink)
                 break
             if not params.wait:
                 break
@@ -54,20 +54,27 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     await sink.notify("end", {"total": total, "exit": exit_, "job": job})
 
 
-async def _send(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) -> None:
-    name = STREAM_NAMES[piece.stream]
-    if params.stream is not None and params.stream != name:
+async def send_piece(reader: OutputReader, piece: Piece, params: Follow, sink: Sink) -> None:
+    """Send what is there of a piece, and what is not as gaps, if it is of what was asked for."""
+    name = STREAM_NAMES.get(piece.stream)  # None: bytes of both, which were dropped together
+    if None not in (params.stream, name) and params.stream != name:
         return
-    if piece.gap:
-        await sink.notify(
-            "gap", {"from": piece.start, "to": piece.end, "reason": "no space to keep it"}
-        )
+    if piece.gap is not None:
+        await _send_gap(piece.start, piece.end, piece.gap, sink)
         return
-    data = await reader.data(piece)
+    assert name is not None
+    start, data = piece.start, await reader.data(piece)
+    given_up = reader.overtaken(piece)  # looked at after the bytes were read: what is left is right
+    if given_up is not None:
+        await _send_gap(given_up.start, given_up.end, OLDER, sink)
+        data = data[given_up.end - start :]
+        start = given_up.end
     failpoint("follow.before-chunk")
     if data:
-        await sink.chunk(piece.start, name, timestamp(piece.time_ns), data)
-    missing = piece.start + len(data)
-    if missing < piece.end:
-        reason = "the host went down before it was on the disk"
-        await sink.notify("gap", {"from": missing, "to": piece.end, "reason": reason})
+        await sink.chunk(start, name, timestamp(piece.time_ns), data)
+    if start + len(data) < piece.end:
+        await _send_gap(start + len(data), piece.end, UNWRITTEN, sink)
+
+
+async def _send_gap(start: int, end: int, reason: str, sink: Sink) -> None:
+    await sink.notify("gap", {"from": start, "to": end, "reason": reason})

@@ -12,7 +12,7 @@ from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.output import indexed
+from jobs_supervisor.output import indexed, retained_from
 
 LIST_BYTES = 16 << 20
 """Commands and environments in one answer to `list`: one job's may be megabytes."""
@@ -42,8 +42,10 @@ class Handlers:
         """Give the job as a client sees it: with the output there is now."""
         job: Job = live.job
         if not live.exited:
-            total = indexed(self._jobs.directory(job.id))
-            job = evolve(job, output=evolve(job.output, total=max(total, job.output.total)))
+            directory = self._jobs.directory(job.id)
+            total = max(indexed(directory), job.output.total)
+            output = evolve(job.output, total=total, retained_from=retained_from(directory))
+            job = evolve(job, output=output)
         if live.trouble is not None:
             job = evolve(job, notes=(*job.notes, live.trouble))
         return unstructure(job)
@@ -115,6 +117,10 @@ class Handlers:
 
     async def _resume(self, call: Call) -> object:
         await self._jobs.freeze(call.target, frozen=False)
+        return self._view(call.target)
+
+    async def _update(self, call: Call) -> object:
+        await self._jobs.update(call.target, call.params)
         return self._view(call.target)
 
     async def _remove(self, call: Call) -> object:

@@ -26,8 +26,8 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
-from jobs_proto.job import Job, Output, Spec, timestamp
-from jobs_proto.methods import Run
+from jobs_proto.job import Job, Limits, Output, Spec, timestamp
+from jobs_proto.methods import Run, Update
 from jobs_proto.phases import TABLE, Event, Outcome, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import isolation, outcome, reattach, secrets
@@ -36,9 +36,10 @@ from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import NONE, Host
 from jobs_supervisor.isolation import Walls
-from jobs_supervisor.limits import Granted, grant
+from jobs_supervisor.limits import Granted, check_maximum, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.output import retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.reattach import Reattachment
@@ -425,6 +426,8 @@ class Jobs:
             if live.record.killing is not None:
                 failpoint("kill.before-repeat", live.job.id)
                 await link.send(protocol.KILL, dict(live.record.killing))
+            if live.job.updated_at is not None:
+                await self._tell_limits(live)
             while (packet := await link.receive()) is not None:
                 self._hear(live, *packet)
         finally:
@@ -444,7 +447,7 @@ class Jobs:
         elif kind == protocol.FROZEN:
             self._frozen(live, frozen=bool(body["frozen"]))
         elif kind == protocol.USAGE:
-            live.measured(outcome.usage(body["usage"]), Output(**body["output"]))  # type: ignore[arg-type]
+            live.measured(outcome.usage(body["usage"]), outcome.output(body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
             self._finish(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
@@ -519,7 +522,8 @@ class Jobs:
             total = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
             total = 0
-        lost = outcome.lost(live.job, why, time.time_ns(), Output(total=total))
+        output = Output(total=total, retained_from=retained_from(directory))
+        lost = outcome.lost(live.job, why, time.time_ns(), output)
         await self._conclude(live, lost)
 
     # -- what clients ask --------------------------------------------------------------------
@@ -595,6 +599,37 @@ class Jobs:
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
 
+    async def update(self, live: LiveJob, request: Update) -> None:
+        """Change limits of the job: on the disk first, so that a restart does not forget it.
+
+        Raises:
+            JobsError: `failed_precondition`: it has ended; `invalid_argument`: it is over the
+                maximum.
+        """
+        if live.exited:
+            raise JobsError(
+                "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
+            )
+        cap, timeout_s = request.output_max_bytes, request.timeout_s
+        check_maximum(Limits(output_max_bytes=cap), self._settings.max_limits)
+        job = evolve(live.job, updated_at=timestamp(time.time_ns()))
+        if cap is not None:
+            job = evolve(job, limits=evolve(job.limits, output_max_bytes=cap))
+        if timeout_s is not None:
+            job = evolve(job, timeout_s=timeout_s)
+        live.record = evolve(live.record, job=job)
+        failpoint("update.before-record", job.id)
+        await self._put(live)
+        failpoint("update.recorded", job.id)
+        await self._tell_limits(live)
+
+    async def _tell_limits(self, live: LiveJob) -> None:
+        """Tell the shim, if there is one yet, the limits that can change; again does no harm."""
+        if live.link is not None:
+            cap, timeout_s = live.job.limits.output_max_bytes, live.job.timeout_s
+            body: protocol.Body = {"output_max_bytes": cap, "timeout_s": timeout_s}
+            await live.link.send(protocol.UPDATE, body)
+
     async def remove(self, live: LiveJob) -> None:
         """Forget a job that has ended, with its output.
 
@@ -664,5 +699,6 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         spec=request.spec,
         created_at=timestamp(time.time_ns()),
         limits=granted.limits,
+        timeout_s=request.spec.timeout_s,
         notes=granted.notes,
     )

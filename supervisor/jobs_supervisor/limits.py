@@ -60,7 +60,7 @@ def grant(
             `failed_precondition`: the host cannot enforce them.
     """
     check_against_host(asked)
-    _check_maximum(asked, maximum)
+    check_maximum(asked, maximum)
     _check_nofile(asked)
     unenforceable = tree.check(asked)
     if unenforceable and asked.enforcement == "required":
@@ -82,7 +82,12 @@ def grant(
     return Granted(limits=limits, notes=tuple(notes), device=device)
 
 
-def _check_maximum(asked: Limits, maximum: Limits) -> None:
+def check_maximum(asked: Limits, maximum: Limits) -> None:
+    """Refuse what is over the maximum.
+
+    Raises:
+        JobsError: `invalid_argument`: it is.
+    """
     for name in _NUMBERS:
         value, most = getattr(asked, name), getattr(maximum, name)
         if value is not None and most is not None and value > most:

@@ -29,14 +29,23 @@ def finished(job: Job, record: dict[str, Any]) -> Job:
         finished_at=timestamp(record["finished_ns"]),
         exit=_exit(record),
         usage=usage(record["usage"]),
-        output=Output(**record["output"]),
+        output=output(record["output"]),
     )
 
 
 def usage(raw: dict[str, Any]) -> Usage:
     """Read what a shim measured; one of a later version may know more than we do."""
-    known = {field.name for field in attrs.fields(Usage)}
-    return Usage(**{name: value for name, value in raw.items() if name in known})
+    return Usage(**_known(Usage, raw))
+
+
+def output(raw: dict[str, Any]) -> Output:
+    """Read what a shim counted, likewise."""
+    return Output(**_known(Output, raw))
+
+
+def _known(cls: type["attrs.AttrsInstance"], raw: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in attrs.fields(cls)}
+    return {name: value for name, value in raw.items() if name in names}
 
 
 def _outcome(record: dict[str, Any]) -> Outcome:
@@ -68,7 +77,7 @@ def _exit(record: dict[str, Any]) -> Exit:
     return Exit(code=code, **common)
 
 
-def lost(job: Job, why: str, time_ns: int, output: Output) -> Job:
+def lost(job: Job, why: str, time_ns: int, counted: Output) -> Job:
     """Give a job whose end nobody saw."""
     return evolve(
         job,
@@ -76,7 +85,7 @@ def lost(job: Job, why: str, time_ns: int, output: Output) -> Job:
         outcome=Outcome.LOST,
         finished_at=timestamp(time_ns),
         exit=Exit(error=why),
-        output=output,
+        output=counted,
     )
 
 

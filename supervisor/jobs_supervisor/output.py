@@ -2,6 +2,11 @@
 
 An index entry is written after its bytes, so what the index covers can be read. Reads come from the
 page cache without waiting (preadv2(2), RWF_NOWAIT); only what is not there goes through a thread.
+
+A shim whose output has a cap may give back the head of both files at any time, which then reads as
+zeros. It says so before it does (`jobs_shim.output`). So whoever reads first, and then looks at
+what was given up, knows which of the bytes are the job's; and an index entry before that is zeros,
+or ends before it: both are passed over.
 """
 
 import os
@@ -11,23 +16,28 @@ from typing import NamedTuple
 
 import trio
 
-from jobs_proto.files import CHUNK, GAP, INDEX, OUTPUT, STDOUT
+from jobs_proto.files import CAPPED, CHUNK, FROM, GAP, INDEX, OUTPUT, STDERR, STDOUT
 
 PORTION = 256 * 1024
 """Bytes of output in one chunk at most."""
+
+NO_SPACE = "no space to keep it"
+UNWRITTEN = "the host went down before it was on the disk"
+OLDER = "over --output-max, which keeps the end of the output"
+LATER = "over --output-max, which keeps the beginning of the output"
 
 _ENTRIES = 1024
 _ENTRY = CHUNK.size
 
 
 class Piece(NamedTuple):
-    """A range of the output that came from one stream, or that was dropped."""
+    """A range of the output that came from one stream, or that was dropped (`gap`: why)."""
 
     start: int
     end: int
     stream: int
     time_ns: int
-    gap: bool
+    gap: str | None
 
 
 class OutputReader:
@@ -70,8 +80,12 @@ class OutputReader:
 
     def next(self) -> Piece | None:
         """Give the next piece, and step over it; None: the index has no more for now."""
-        if not self._ahead and not (self._open() and self._read_ahead()):
-            return None
+        while not self._ahead:
+            if not (self._open() and self._read_ahead()):
+                return None
+            self._pass_over()
+        if (given_up := self._given_up(self.offset)) is not None:
+            return given_up
         start, limit = self.offset, self.offset + PORTION
         end, time_ns, kind, _ = self._ahead[0]
         if end > limit and not kind & GAP:
@@ -85,23 +99,45 @@ class OutputReader:
                 end, time_ns = next_end, next_time
                 self._ahead.popleft()
         self.offset = end
-        return Piece(start, end, kind & ~GAP, time_ns, bool(kind & GAP))
+        self._pass_over()
+        gap = (LATER if kind & CAPPED else NO_SPACE) if kind & GAP else None
+        return Piece(start, end, kind & (STDOUT | STDERR), time_ns, gap)
+
+    def _given_up(self, start: int) -> Piece | None:
+        """Give what is not kept any more from `start` on, and step over it."""
+        end = retained_from(self._directory)
+        if end <= start:
+            return None
+        self.offset = max(self.offset, end)
+        self._pass_over()
+        return Piece(start, end, 0, 0, OLDER)
+
+    def _pass_over(self) -> None:
+        """Leave out entries that have nothing for us: of what is before, or empty, or zeros."""
+        while self._ahead and self._ahead[0][0] <= self.offset:
+            self._ahead.popleft()
+
+    def overtaken(self, piece: Piece) -> Piece | None:
+        """Give what was given up of a piece, and perhaps after it, by the time it was read."""
+        return self._given_up(piece.start)
 
     def _read_ahead(self) -> bool:
         block = os.pread(self._index, _ENTRIES * _ENTRY, self._entry * _ENTRY)
         whole = len(block) // _ENTRY
         self._entry += whole
-        entries = CHUNK.iter_unpack(block[: whole * _ENTRY])
-        self._ahead.extend(entry for entry in entries if entry[0] > self.offset)
-        return bool(self._ahead)
+        self._ahead.extend(CHUNK.iter_unpack(block[: whole * _ENTRY]))
+        return whole > 0
 
     def rest(self, total: int) -> Piece | None:
         """Give what lies between the index's end and `total`: a killed shim had not indexed it."""
         if not self._open() or self.offset >= total:
             return None
-        start = self.offset
+        start, time_ns = self.offset, os.fstat(self._file).st_mtime_ns
+        if _last_entry(self._index)[2] & CAPPED:
+            self.offset = total
+            return Piece(start, total, 0, time_ns, LATER)
         self.offset = min(total, start + PORTION)
-        return Piece(start, self.offset, STDOUT, os.fstat(self._file).st_mtime_ns, gap=False)
+        return Piece(start, self.offset, STDOUT, time_ns, None)
 
     async def data(self, piece: Piece) -> bytes | bytearray:
         """Read a piece's bytes; fewer than it has, if a crash of the host cut the file short."""
@@ -122,17 +158,30 @@ class OutputReader:
         self._file = self._index = -1
 
 
+def retained_from(directory: Path) -> int:
+    """Give the first offset of a job's output that is still kept."""
+    try:
+        return os.stat(directory / FROM).st_size  # noqa: PTH116  # no Path made for each piece
+    except FileNotFoundError:
+        return 0
+
+
 def indexed(directory: Path) -> int:
     """Give how many bytes of output the index covers now."""
     try:
         with (directory / INDEX).open("rb") as file:
-            entries = os.fstat(file.fileno()).st_size // _ENTRY
-            if not entries:
-                return 0
-            end: int = CHUNK.unpack(os.pread(file.fileno(), _ENTRY, (entries - 1) * _ENTRY))[0]
-            return end
+            return _last_entry(file.fileno())[0]
     except FileNotFoundError:
         return 0
+
+
+def _last_entry(index: int) -> tuple[int, int, int, int]:
+    """Give the last entry of an index; zeros if it has none."""
+    entries = os.fstat(index).st_size // _ENTRY
+    if not entries:
+        return 0, 0, 0, 0
+    entry: tuple[int, int, int, int] = CHUNK.unpack(os.pread(index, _ENTRY, (entries - 1) * _ENTRY))
+    return entry
 
 
 def _read_all(fd: int, size: int, offset: int) -> bytes:

@@ -309,7 +309,7 @@ def _row(record: Record) -> tuple[object, ...]:
         job.owner,
         job.name,
         time.time_ns() if job.phase is Phase.EXITED else None,
-        job.output.total,
+        job.output.kept,
         record.request_id,
         record.boot,
         record.device,

@@ -66,11 +66,15 @@ class Relay:
             while True:
                 for source in select.select(names, [], [])[0]:
                     name, sink = names[source]
-                    packet = source.recv(protocol.MAX_PACKET)
+                    try:
+                        packet = source.recv(protocol.MAX_PACKET)
+                    except ConnectionResetError:  # it has gone without reading all
+                        return
                     if not packet:
                         return
                     self._keep(name, packet)
-                    sink.send(packet)
+                    with contextlib.suppress(BrokenPipeError):  # likewise
+                        sink.send(packet)
 
     def close(self) -> None:
         """Wait for the end of the connection."""
@@ -101,6 +105,7 @@ async def record_life(supervisor: harness.Supervisor, keep) -> None:
         await heard.wait()
         await client.pause(job.id)
         await client.resume(job.id)
+        await client.update(job.id, output_max_bytes=1 << 20, timeout_s=600)
         await client.kill(job.id, grace_s=0.5)
         await client.wait(job.id)
     await harness.in_thread(relay.close)

@@ -89,6 +89,7 @@ def test_todays_shim_obeys_a_supervisor_of_that_version(recording, tmp_path):
         for frozen in (True, False):
             say(recording.last("supervisor", protocol.FREEZE, frozen=frozen))
             assert job.expect(protocol.FROZEN) == {"frozen": frozen}
+        say(recording.last("supervisor", protocol.UPDATE))
         say(recording.last("supervisor", protocol.KILL))
         ended = job.end()
         asked = recording.body("supervisor", protocol.KILL)

@@ -66,6 +66,8 @@ def test_output_is_taken_and_indexed(output, pipe, tmp_path):
         "stderr": 4,
         "retained_from": 0,
         "lost": 0,
+        "capped": 0,
+        "blocked": False,
     }
 
 
