@@ -28,7 +28,7 @@ help:
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
 	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
-	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
+	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only, and our units on a systemd; as root, see tests/cgroup_v2'
 	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
 	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
 	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'
@@ -84,7 +84,14 @@ test-faults: $(STAMP)
 	fi
 
 test-v2:
-	tests/cgroup_v2/run $(or $(ARGS),-m v2 tests/cgroup_v2 tests/integration)
+ifdef ARGS
+	tests/cgroup_v2/run $(ARGS)
+else
+	@status=0; \
+	tests/cgroup_v2/run --systemd tests/cgroup_v2/test_systemd.py || status=$$?; \
+	tests/cgroup_v2/run -m v2 tests/cgroup_v2 tests/integration || status=$$?; \
+	exit $$status
+endif
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/run_bench.py $(ARGS)

@@ -110,24 +110,30 @@ def _have_set_up(plan: int, start: int) -> int | None:
     """Have a child set up and fork the leader; give its pid, or None if the shim knows a failure.
 
     The pages that the set-up writes to are that child's, and go with it: init, which stays, has
-    written to hardly any.
+    written to hardly any. The leader goes on when that child is no more and init is where it is.
     """
     told, tell = os.pipe2(os.O_CLOEXEC)
+    ready, hold = os.pipe2(os.O_CLOEXEC)
     try:
         child = syscalls.fork()
     except OSError as error:
         report(start, StepError("fork", error.errno or 0, None))
         return None
     if child == 0:
-        _set_up(plan, start, tell)
+        _set_up(plan, start, tell, (ready, hold))
     os.close(tell)
+    os.close(ready)
     word = os.read(told, 16)  # nothing, if it ends before it has forked
     os.close(told)
     os.waitpid(child, 0)
-    return _follow(int(word)) if word else None
+    leader = int(word) if word else None
+    if leader is not None:
+        _follow(leader)
+    os.close(hold)
+    return leader
 
 
-def _follow(leader: int) -> int:
+def _follow(leader: int) -> None:
     """Enter the namespaces of the leader, which is ours to reap: what it mounts is there for us."""
     try:
         fd = os.pidfd_open(leader)
@@ -135,20 +141,19 @@ def _follow(leader: int) -> int:
         os.close(fd)
     except OSError:
         pass  # it has ended already
-    return leader
 
 
-def _set_up(plan: int, start: int, tell: int) -> None:
+def _set_up(plan: int, start: int, tell: int, gate: tuple[int, int]) -> None:
     """Execute init's steps, fork the leader and tell its pid; never returns."""
     try:
-        os.write(tell, b"%d" % _start(read_plan(plan), start))
+        os.write(tell, b"%d" % _start(read_plan(plan), start, gate))
     except StepError as error:
         report(start, error)
     finally:
         os._exit(0)
 
 
-def _start(plan: dict[str, object], start: int) -> int:
+def _start(plan: dict[str, object], start: int, gate: tuple[int, int]) -> int:
     """Execute init's steps and fork the leader; give its pid."""
     cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
     try:
@@ -163,15 +168,28 @@ def _start(plan: dict[str, object], start: int) -> int:
     except OSError as error:
         raise StepError("fork", error.errno or 0, None) from None
     if pid == 0:
-        _lead(plan["leader"], start, cgroup, born_inside=inside)
+        _lead(plan["leader"], start, gate, cgroup, born_inside=inside)
     return pid
 
 
-def _lead(steps: object, start: int, cgroup: Cgroup, *, born_inside: bool) -> None:
-    """Become the job's command; never returns."""
+def _lead(
+    steps: object, start: int, gate: tuple[int, int], cgroup: Cgroup, *, born_inside: bool
+) -> None:
+    """Become the job's command; never returns.
+
+    Args:
+        steps: the plan's.
+        start: the start channel.
+        gate: a pipe that ends when we may go on, and its other end, of which we have a copy.
+        cgroup: where to be.
+        born_inside: we are in the v2 one already.
+    """
     try:
         os.setsid()
         os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
+        ready, hold = gate
+        os.close(hold)
+        os.read(ready, 1)
         _enter(cgroup, born_inside=born_inside)
         execute(steps)
     except StepError as error:

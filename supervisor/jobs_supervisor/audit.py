@@ -26,16 +26,19 @@ def open_audit(path: Path) -> Audit:
     errors = structlog.get_logger()
 
     def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
-        logger.info(
-            "decision",
-            who=identity.name,
-            certificate=identity.fingerprint,
-            action=action,
-            job=job,
-            verdict="allow" if decision.allow else "deny",
-            plugin=decision.plugin,
-            why=decision.why,
-        )
+        try:
+            logger.info(
+                "decision",
+                who=identity.name,
+                certificate=identity.fingerprint,
+                action=action,
+                job=job,
+                verdict="allow" if decision.allow else "deny",
+                plugin=decision.plugin,
+                why=decision.why,
+            )
+        except OSError as error:  # the file keeps the line, and writes it with the next one
+            errors.error("cannot write the audit log", why=error.strerror)
         for failure in decision.failures:
             errors.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 

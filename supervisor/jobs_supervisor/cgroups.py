@@ -9,9 +9,16 @@ directory for each job, in every hierarchy that we use:
 
 In v2 a cgroup that hands controllers to its children may hold no processes itself, but for the
 root of the tree ("no internal processes", cgroup-v2.rst). So the supervisor first moves into
-OWN/supervisor, and the fork server, with all shims, into OWN/shims. Under systemd OWN is the
-service's own (`Delegate=yes`); from a shell it is a session's, with the shell in it: then the
-kernel refuses to hand the controllers on, and we say which limits cannot be enforced, and why.
+OWN/supervisor, and the fork server, with all shims, into OWN/shims. From a shell OWN is a
+session's, with the shell in it: then the kernel refuses to hand the controllers on, and we say
+which limits cannot be enforced, and why.
+
+Under systemd OWN must not be the cgroup of the supervisor's own unit. systemd starts a unit's main
+process in the unit's cgroup itself, and while jobs live below it, it hands controllers on: the
+kernel refuses (EBUSY), and systemd gives up a restarted supervisor with 219/CGROUP. (Its
+`DelegateSubgroup=`, from 254 on, is about this.) So OWN is the cgroup of another unit, which is
+not restarted (`--cgroup`, contrib/systemd), and we stay in ours. The process that keeps that unit,
+since systemd removes a cgroup that is empty, goes into OWN/keeper.
 
 The supervisor decides and writes the plan; `jobs_shim.cgroup` carries it out, and reads usage.
 """
@@ -176,17 +183,21 @@ def _quota(cpus: float) -> int:
 # -- finding out -----------------------------------------------------------------------------
 
 
-def survey(name: str, *, mounts: str | None = None, membership: str | None = None) -> Tree:
+def survey(name: str, given: str | None = None) -> Tree:
     """Find out what there is, and make our directories.
 
     Args:
         name: of our directory; the same at every start.
-        mounts: the text of /proc/self/mountinfo, proc_pid_mountinfo(5).
-        membership: the text of /proc/self/cgroup, cgroups(7).
+        given: the cgroup that was delegated to us, as /proc/PID/cgroup has it; None: our own.
+
+    Raises:
+        JobsError: `failed_precondition`: `given` is not there.
     """
-    mounts = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
-    membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
+    mounts = Path("/proc/self/mountinfo").read_text()
+    membership = Path("/proc/self/cgroup").read_text()
     places = own_places(mounts, membership)
+    if given is not None:
+        places |= given_places(mounts, membership, given)
     own = places.get("")
     if own is None:
         return Tree(missing=dict.fromkeys(V1_NAMES, "no cgroup v2 tree is mounted"))
@@ -199,7 +210,25 @@ def survey(name: str, *, mounts: str | None = None, membership: str | None = Non
         return Tree(missing=dict.fromkeys(V1_NAMES, "this kernel is older than Linux 5.14"))
     if any(v1 in places for names in V1_NAMES.values() for v1 in names):
         return _survey_hybrid(places, track, name)
-    return _survey_unified(own, track)
+    return _survey_unified(own, track, is_our_own=given is None)
+
+
+def given_places(mounts: str, membership: str, given: str) -> dict[str, Path]:
+    """Give the directory of a cgroup in each hierarchy that has it; the v2 tree must.
+
+    Raises:
+        JobsError: `failed_precondition`: it has not.
+    """
+    heads = [line.rsplit(":", 1)[0] for line in membership.splitlines()]
+    text = "\n".join(f"{head}:{given}" for head in heads)
+    there = {kind: path for kind, path in own_places(mounts, text).items() if path.is_dir()}
+    if "" not in there:
+        raise JobsError(
+            "failed_precondition",
+            f"there is no cgroup {given} in the cgroup v2 tree. --cgroup names the one that jobs "
+            "live in, as /proc/PID/cgroup has it; under systemd, start jobs-shims.service",
+        )
+    return there
 
 
 def own_places(mounts: str, membership: str) -> dict[str, Path]:
@@ -260,19 +289,21 @@ def _fill_cpuset(directory: Path) -> None:
     (directory / "cgroup.clone_children").write_text("1")
 
 
-def _survey_unified(own: Path, track: Path) -> Tree:
+def _survey_unified(own: Path, track: Path, *, is_our_own: bool) -> Tree:
     shims = None
     is_root = not (own / "cgroup.type").exists()  # only the root of the tree has none
     if not is_root:
         shims = _make(own / "shims")
-        (_make(own / "supervisor") / "cgroup.procs").write_text("0")
+        leaf = _make(own / ("supervisor" if is_our_own else "keeper"))
+        for pid in ["0"] if is_our_own else (own / "cgroup.procs").read_text().split():
+            (leaf / "cgroup.procs").write_text(pid)
     controllers: dict[str, tuple[Path, ...]] = {}
     missing: dict[str, str] = {}
     there = (own / "cgroup.controllers").read_text().split()
     for controller in V1_NAMES:
         if controller not in there:
             missing[controller] = (
-                f"{own} was not given it; under systemd, set Delegate=yes for the service"
+                f"{own} was not given it; under systemd, set Delegate=yes for its unit"
             )
             continue
         try:
@@ -301,8 +332,8 @@ def _why_not_handed_on(own: Path, error: OSError) -> str:
     if error.errno == errno.EBUSY:
         return (
             f"there are other processes in {own}, so it cannot be handed on; run the supervisor "
-            "as a service of its own (systemd: Delegate=yes; by hand: systemd-run --scope -p "
-            "Delegate=yes jobs-supervisor …)"
+            "as a service (contrib/systemd), or by hand: systemd-run --scope -p Delegate=yes "
+            "jobs-supervisor …"
         )
     return f"cannot hand it on in {own}: {error.strerror}"
 

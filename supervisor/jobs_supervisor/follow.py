@@ -9,7 +9,7 @@ from jobs_proto.job import timestamp
 from jobs_proto.methods import Follow
 from jobs_proto.wire import unstructure
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.output import OLDER, UNWRITTEN, OutputReader, Piece, indexed
+from jobs_supervisor.output import NO_SPACE, OLDER, UNWRITTEN, OutputReader, Piece, indexed
 
 
 class Sink(Protocol):
@@ -34,16 +34,19 @@ async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> 
     reader = OutputReader(directory, params.start, merge=not params.timestamps)
     try:
         while True:
-            exited = live.exited  # looked at before the index: then the index is final
+            # Looked at before the index: when it has exited, the index is final; and what a full
+            # disk keeps from the index is not waited for again until there is more.
+            exited, known = live.exited, live.total
             while (piece := reader.next()) is not None:
                 await send_piece(reader, piece, params, sink)
             if exited:
+                reader.unwritten = NO_SPACE if live.job.output.lost else UNWRITTEN
                 while (piece := reader.rest(live.total)) is not None:
                     await send_piece(reader, piece, params, sink)
                 break
             if not params.wait:
                 break
-            await live.more_than(reader.offset)
+            await live.more_than(max(reader.offset, known))
     finally:
         reader.close()
     job = unstructure(live.job)
@@ -73,7 +76,7 @@ async def send_piece(reader: OutputReader, piece: Piece, params: Follow, sink: S
     if data:
         await sink.chunk(start, name, timestamp(piece.time_ns), data)
     if start + len(data) < piece.end:
-        await _send_gap(start + len(data), piece.end, UNWRITTEN, sink)
+        await _send_gap(start + len(data), piece.end, reader.unwritten, sink)
 
 
 async def _send_gap(start: int, end: int, reason: str, sink: Sink) -> None:

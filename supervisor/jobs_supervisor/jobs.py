@@ -529,7 +529,11 @@ class Jobs:
     # -- what clients ask --------------------------------------------------------------------
 
     async def kill(self, live: LiveJob, number: int, grace_s: float, by: str) -> None:
-        """Have the job killed: on the disk first, so that a restart does not forget it."""
+        """Have the job killed: on the disk first, so that a restart does not forget it.
+
+        A disk that is full must not keep anybody from ending what fills it: then it is enough that
+        the shim was told, which remembers it as well.
+        """
         if live.exited:
             return
         failpoint("kill.before-record", live.job.id)
@@ -539,10 +543,13 @@ class Jobs:
             return
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
-        await self._put(live)
+        write = self.store.post(live.record)
+        await write.tried.wait()
         failpoint("kill.recorded", live.job.id)
         if live.link is not None:
             await live.link.send(protocol.KILL, dict(kill))
+        else:
+            await write.done.wait()  # whoever finds the shim again repeats it
         failpoint("kill.sent", live.job.id)
 
     async def _kill_queued(self, live: LiveJob, kill: dict[str, str | int | float]) -> None:

@@ -28,6 +28,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.notify import notify
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -90,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="with --dev: the folder (./.jobs-dev)"
     )
+    parser.add_argument(
+        "--cgroup",
+        metavar="PATH",
+        help="the delegated cgroup that jobs live in, as /proc/PID/cgroup has it (our own)",
+    )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write FILE when serving")
     parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
     return parser
@@ -146,7 +152,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         await writing.start(store.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
-            tree = survey(_cgroup_name(settings.state_dir))
+            tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
             nursery.start_soon(forkserver.run, tree.shims)
             await forkserver.spawned.wait()
             unfinished = store.unfinished()  # while it gets ready, which takes as long
@@ -181,6 +187,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 jobs=jobs,
             )
             _announce(settings, arguments, host.missing + walls.missing)
+            notify("READY=1")
             await server.serve(listeners, stop)
             log.info("drained; jobs go on", running=len(jobs.live))
             nursery.cancel_scope.cancel()
@@ -209,6 +216,7 @@ async def _stop_on_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
+            notify("STOPPING=1")
             stop.set()
 
 

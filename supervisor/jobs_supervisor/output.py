@@ -47,10 +47,14 @@ class OutputReader:
         directory: the job's.
         offset: the first byte wanted.
         merge: join neighbours of one stream into pieces of up to `PORTION`.
+
+    Attributes:
+        unwritten: why the file may be shorter than the output.
     """
 
     def __init__(self, directory: Path, offset: int, *, merge: bool) -> None:
         self.offset = offset
+        self.unwritten = UNWRITTEN
         self._directory = directory
         self._merge = merge
         self._file = self._index = -1

@@ -97,12 +97,14 @@ class Write:
     Attributes:
         record: the row; or the id of one that is to be deleted.
         keep: try again until it is there.
+        tried: set when the disk has taken it or not, for the first time.
         done: set when it is on the disk, or refused.
         error: why it was refused; None: it is on the disk.
     """
 
     record: Record | str
     keep: bool
+    tried: trio.Event = field(factory=trio.Event)
     done: trio.Event = field(factory=trio.Event)
     error: sqlite3.Error | None = None
 
@@ -188,6 +190,7 @@ class Store:
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
         for write in batch:
+            write.tried.set()
             if not (error and write.keep):
                 write.error = error
                 write.done.set()

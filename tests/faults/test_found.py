@@ -81,6 +81,7 @@ async def test_a_removal_that_was_begun_is_finished(supervisor):
             await client.remove(job.id)
         await supervisor.die_at("remove.trashed")
         assert await client.list(all=True) == []
+    await harness.until_said(supervisor, "tidied")
     assert os.listdir(supervisor.state / "trash") == []
 
 

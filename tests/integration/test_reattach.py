@@ -6,23 +6,11 @@ import signal
 import harness
 import proctable
 import pytest
-import trio
-from harness import JobsError, in_thread, until_running
+from harness import JobsError, in_thread, until_running, until_said
 
 from jobs_supervisor import reattach
 
 FOUND = "all jobs found again"
-
-
-async def until_said(supervisor, words: str) -> str:
-    """Wait until the supervisor has logged a line with these words since it was last started."""
-    with trio.fail_after(harness.START_S):
-        while True:
-            log = supervisor.log.read_text().rpartition(" serving ")[2]
-            for line in log.splitlines():
-                if words in line:
-                    return line
-            await trio.sleep(0.05)
 
 
 async def test_each_way_to_be_found_again_is_counted(supervisor):

@@ -67,7 +67,8 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
-            await nursery.start(forkserver.run, tree.shims)
+            nursery.start_soon(forkserver.run, tree.shims)
+            await forkserver.ready()
             jobs = Jobs(
                 settings=JobSettings(),
                 state_dir=tmp_path,

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits, parse_cpuset
-from jobs_supervisor.cgroups import Tree, disk_of, own_places
+from jobs_supervisor.cgroups import Tree, disk_of, given_places, own_places, survey
 from jobs_supervisor.limits import grant
 from jobs_supervisor.users import find_user
 
@@ -81,6 +81,30 @@ def hybrid():
 )
 def test_our_own_place_in_each_hierarchy(mounts, membership, places):
     assert own_places(mounts, membership) == {name: Path(path) for name, path in places.items()}
+
+
+def mounted(directory, kind, *options):
+    return f"31 23 0:28 / {directory} rw - {kind} {kind} {','.join(('rw', *options))}\n"
+
+
+def test_a_given_cgroup_is_used_wherever_it_is(tmp_path):
+    """On a hybrid host under systemd it may be missing in v1 hierarchies."""
+    for name in ("unified/a/b", "memory/a/b", "pids/own"):
+        (tmp_path / name).mkdir(parents=True)
+    mounts = mounted(tmp_path / "unified", "cgroup2")
+    mounts += mounted(tmp_path / "memory", "cgroup", "memory")
+    mounts += mounted(tmp_path / "pids", "cgroup", "pids")
+    membership = "5:memory:/own\n4:pids:/own\n0::/own\n"
+    assert given_places(mounts, membership, "/a/b") == {
+        "": tmp_path / "unified/a/b",
+        "memory": tmp_path / "memory/a/b",
+    }
+
+
+def test_a_given_cgroup_that_is_not_there_is_refused():
+    with pytest.raises(JobsError, match=r"no cgroup /no/such .* jobs-shims\.service") as refused:
+        survey("jobs-x", "/no/such")
+    assert refused.value.code == "failed_precondition"
 
 
 def test_v2_limits_are_files_of_one_directory():

@@ -1,5 +1,7 @@
 """What lies between client and supervisor, and can be cut: a TCP proxy."""
 
+import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -12,10 +14,13 @@ class Proxy:
 
     Args:
         target: the supervisor's port.
+        allow: gives, for each connection, how many bytes of the supervisor's it passes on before
+            it is cut; by default it never is.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, allow: Callable[[], float] = lambda: math.inf) -> None:
         self._target = target
+        self._allow = allow
         self._scopes: set[trio.CancelScope] = set()
         self.cuts = 0
         self.port = 0
@@ -41,16 +46,22 @@ class Proxy:
             with scope, suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 supervisor = await trio.open_tcp_stream("127.0.0.1", self._target)
                 async with supervisor, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._copy, client, supervisor, scope)
-                    nursery.start_soon(self._copy, supervisor, client, scope)
+                    nursery.start_soon(self._copy, client, supervisor, scope, math.inf)
+                    nursery.start_soon(self._copy, supervisor, client, scope, self._allow())
         finally:
             self._scopes.discard(scope)
             await trio.aclose_forcefully(client)
 
     async def _copy(
-        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+        self,
+        source: trio.SocketStream,
+        sink: trio.SocketStream,
+        scope: trio.CancelScope,
+        left: float,
     ) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await source.receive_some(PORTION):
+            while left and (data := await source.receive_some(int(min(PORTION, left)))):
                 await sink.send_all(data)
+                left -= len(data)
+        self.cuts += not left
         scope.cancel()  # either side's end is both's: TLS ends with its own close

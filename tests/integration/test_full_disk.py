@@ -1,0 +1,153 @@
+"""The state directory's disk is full: what runs goes on, and everybody is told what is the case."""
+
+import subprocess
+from contextlib import suppress
+
+import harness
+import proctable
+import pytest
+import trio
+from harness import JobsError, collect, finish, in_thread, until_running
+
+pytestmark = pytest.mark.root
+
+DISK_BYTES = 8 << 20
+BURST = 100_000_000
+"""Bytes that a job writes while there is no room: more portions than its index has room for."""
+
+ASK_S = 20
+"""How long a request may take; a full disk is no reason to wait."""
+
+
+class Disk:
+    """A small disk below a supervisor's state directory.
+
+    Args:
+        state: where; made, and mounted on.
+    """
+
+    def __init__(self, state) -> None:
+        self._filler = state / "filler"
+        self.state = state
+        state.mkdir(mode=0o700)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "full-disk", state]
+        subprocess.run(words, check=True)
+
+    def fill(self) -> None:
+        with suppress(OSError), self._filler.open("wb", buffering=0) as file:
+            while True:  # until there is no room
+                file.write(bytes(4096))
+
+    def free(self) -> None:
+        self._filler.unlink()
+
+
+@pytest.fixture
+def disks():
+    made = []
+    yield made
+    for disk in made:
+        subprocess.run(["umount", "-l", disk.state], check=True)
+
+
+@pytest.fixture
+def disk(disks, make_supervisor):
+    """Give the disk of a supervisor; it outlives the supervisor."""
+    supervisor = make_supervisor(start=False)
+    disks.append(Disk(supervisor.state))
+    supervisor.start()
+    yield disks[0], supervisor
+    assert "Traceback" not in supervisor.log.read_text()
+
+
+def told(gate, code: int) -> list[str]:
+    """Give a job that writes as many bytes as each line of its gate says."""
+    loop = f'while read -r n; do head -c "$n" /dev/zero; done < {gate.path}'
+    return ["sh", "-c", f"echo here; {loop}; exit {code}"]
+
+
+async def refused(client) -> None:
+    with pytest.raises(JobsError, match="make room in its state directory") as refusal:
+        await client.run(["true"])
+    assert refusal.value.code == "resource_exhausted"
+
+
+async def test_what_runs_goes_on_and_what_is_new_is_refused(disk, gates):
+    disk, supervisor = disk
+    ending, going = gates(), gates()
+    followed = []
+    async with supervisor.client() as client, trio.open_nursery() as nursery:
+        first = await client.run(told(ending, 3))
+        second = await client.run(told(going, 4))
+        doomed = await client.run(["sh", "-c", "echo here; exec sleep 1000"])
+        for job in (first, second, doomed):
+            await until_running(client, job)
+
+        async def follow():
+            followed.append(await collect(client, first.id))
+
+        nursery.start_soon(follow)
+        pid = supervisor.pid
+        disk.fill()
+        with trio.fail_after(3 * ASK_S):
+            await refused(client)
+            ending.say(str(BURST))
+            going.say(str(BURST))
+            ending.close()
+            ended = await client.wait(first.id)
+            assert (ended.outcome, ended.exit.code) == ("failed", 3)
+            total, lost = len("here\n") + BURST, ended.output.lost
+            assert ended.output.total == total
+            assert 0 < lost <= BURST
+            await client.kill(doomed.id, grace_s=0)
+            assert (await client.wait(doomed.id)).outcome == "stopped"
+            assert {job.id for job in await client.list()} == {second.id}
+            await refused(client)
+        shown = await in_thread(supervisor.cli, "follow", first.id)
+        assert shown.returncode == 3
+        assert len(shown.stdout) == total - lost
+        assert b"of the output are missing: " in shown.stderr
+        assert (supervisor.running, supervisor.pid) == (True, pid)
+
+        disk.free()
+        job, output = await finish(client, ["echo", "there is room"])
+        assert (job.outcome, output.stdout) == ("completed", b"there is room\n")
+        going.say("7")
+        going.close()
+        assert (await client.wait(second.id)).exit.code == 4
+        records = await client.list(all=True)
+    (collected,) = followed
+    assert len(collected.stdout) == total - lost
+    assert sum(gap.to - gap.from_ for gap in collected.gaps) == lost
+    await in_thread(supervisor.restart)
+    async with supervisor.client() as client:
+        assert await client.list(all=True) == records
+
+
+async def test_a_supervisor_starts_on_a_full_disk(disk, gates):
+    """It was killed when the disk was full; it finds its jobs, and what ended meanwhile."""
+    disk, supervisor = disk
+    ending, going = gates(), gates()
+    async with supervisor.client() as client:
+        first = await client.run(told(ending, 3))
+        second = await client.run(told(going, 4))
+        doomed = await client.run(["sh", "-c", "echo here; exec sleep 1000"])
+        for job in (first, second, doomed):
+            await until_running(client, job)
+        running = await client.inspect(second.id)
+        shim = supervisor.shim(first)
+        disk.fill()
+        await in_thread(supervisor.kill)
+        ending.close()
+        assert await in_thread(proctable.wait_gone, shim, harness.SHIM_END_S)
+        await in_thread(supervisor.start)
+        with trio.fail_after(3 * ASK_S):
+            assert (await client.wait(first.id)).exit.code == 3
+            assert (await client.inspect(second.id)).pid == running.pid
+            await client.kill(doomed.id, grace_s=0)
+            assert (await client.wait(doomed.id)).outcome == "stopped"
+            await refused(client)
+        disk.free()
+        assert (await finish(client, ["true"]))[0].outcome == "completed"
+        going.close()
+        assert (await client.wait(second.id)).exit.code == 4
