@@ -81,7 +81,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 ),
                 nursery=nursery,
             )
-            await jobs.restore()
+            await jobs.restore([])
             await run_one(jobs)  # what is opened once and kept, is open by now
             before = await open_files_at_rest(forkserver.pid)
             limiter = trio.CapacityLimiter(AT_ONCE)
