@@ -10,9 +10,10 @@ WHEEL_VENV := build/wheel-venv
 # What some tests use beyond Debian's base system; a test without its program says that it skips.
 TEST_PACKAGES := busybox-static fish gcc libc6-dev libfaketime libseccomp2 python3 stress-ng zsh
 
-# Of the fault suite: how many, and the seed of the first.
+# Of the fault suite: how many, the seed of the first, and how many at once.
 SCHEDULES ?= 20
 SEED ?= 1
+WORKERS ?= 2
 
 # What `make bench` compares with; any that is not installed is reported as that.
 PEERS := bubblewrap runc conmon containerd slurm-wlm task-spooler busybox-static
@@ -27,8 +28,13 @@ help:
 	@echo 'make test           linters, types, layers, the built wheel, every test'
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
+<<<<<<< HEAD
+	@echo 'make test-faults    the fault suite: a minute or two; SCHEDULES=500 for more, SEED=1 for others, WORKERS=4 at once'
+	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
+=======
 	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only, and our units on a systemd; as root, see tests/cgroup_v2'
+>>>>>>> main
 	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
 	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
 	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'
@@ -80,7 +86,7 @@ test-faults: $(STAMP)
 	@if [ "$$(id -u)" != 0 ]; then \
 	    echo 'not root: the fault suite needs cgroups and processes of other users; run it as root'; \
 	else \
-	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED); \
+	    $(BIN)/python tests/faults/run.py --schedules $(SCHEDULES) --seed $(SEED) --workers $(WORKERS); \
 	fi
 
 test-v2:

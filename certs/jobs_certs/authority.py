@@ -106,18 +106,35 @@ def issue(
     is_server = roles == (SERVER,)
     extensions = _server(name, sans) if is_server else _client(name, sans)
     refuse_existing(directory / f"{name}.crt", directory / f"{name}.key")
-    authority, authority_key = _load_authority(directory)
-    now = datetime.now(UTC)
-    end = _end(authority, now, days, SERVER_DAYS if is_server else CLIENT_DAYS)
-    key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(name, () if is_server else roles)
+    days_by_default = SERVER_DAYS if is_server else CLIENT_DAYS
+    key, certificate = sign(directory, subject, extensions, days, days_by_default)
+    return _write(directory, name, key, certificate)
+
+
+def sign(
+    directory: Path,
+    subject: x509.Name,
+    extensions: Iterable[x509.ExtensionType],
+    days: int | None,
+    days_by_default: int,
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """Make a key, and a certificate for it that signs no others; nothing is written.
+
+    Raises:
+        CertsError: there is no authority, or it ends before.
+    """
+    authority, authority_key = load_authority(directory)
+    now = datetime.now(UTC)
+    end = _end(authority, now, days, days_by_default)
+    key = ec.generate_private_key(ec.SECP256R1())
     builder = _valid(_builder(subject, authority.subject, key, authority_key), now, end)
     no_authority = x509.BasicConstraints(ca=False, path_length=None)
     builder = builder.add_extension(no_authority, critical=True)
     builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return _write(directory, name, key, builder.sign(authority_key, hashes.SHA256()))
+    return key, builder.sign(authority_key, hashes.SHA256())
 
 
 def _server(name: str, sans: Iterable[str]) -> list[x509.ExtensionType]:
@@ -206,7 +223,12 @@ def _end(authority: x509.Certificate, now: datetime, days: int | None, default: 
     return min(end, last)
 
 
-def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Read the authority's certificate and key.
+
+    Raises:
+        CertsError: they are not there, or do not belong together.
+    """
     if not (directory / "ca.key").exists() and not (directory / "ca.crt").exists():
         raise CertsError(
             f"There is no authority in {directory} (no ca.crt, no ca.key). Make one first: "
@@ -225,6 +247,10 @@ def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurve
 def _write(
     directory: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
 ) -> Issued:
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    paths = write_pair(directory, name, pem, certificate.public_bytes(Encoding.PEM))
+    paths = write_pair(directory, name, key_pem(key), certificate.public_bytes(Encoding.PEM))
     return Issued(certificate=paths[0], key=paths[1])
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a key as its file holds it: not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

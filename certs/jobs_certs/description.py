@@ -1,5 +1,6 @@
 """What a certificate says: `describe` for the supervisor, `show` for people."""
 
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,10 @@ from jobs_proto.identity import CLIENT_AUTH, SERVER_AUTH, PeerCertificate
 from jobs_proto.job import timestamp
 
 E = TypeVar("E", bound=x509.ExtensionType)
+
+
+WARN_DAYS = 14
+"""Whoever has fewer days left is told: time enough to ask for another, and to be on holiday."""
 
 
 @frozen(kw_only=True)
@@ -140,8 +145,11 @@ def _extension(certificate: x509.Certificate, cls: type[E]) -> E | None:
 
 
 def _subject_values(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
+    with warnings.catch_warnings():
+        # Of names that are too long or empty: who has such a certificate writes nothing in our log.
+        warnings.simplefilter("ignore")
+        found = certificate.subject.get_attributes_for_oid(oid)
     # Bytes are what a few types give that no CN or OU has; they would be no name to go by.
-    found = certificate.subject.get_attributes_for_oid(oid)
     return tuple(a.value for a in found if isinstance(a.value, str))
 
 

@@ -3,11 +3,15 @@
 A file is created with O_EXCL, by its final name, and with a mode no wider than its final one,
 whatever the umask; it is fsynced before anyone is told of it. A pair is written key first, so that
 a crash between the two leaves a key without a certificate, which nobody can have used yet, and
-never a certificate whose key is lost unnoticed.
+never a certificate whose key is lost unnoticed. Only two things ever take another's place: a list
+of what is revoked, and a renewed pair; both are whole under another name first.
 """
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs_certs.errors import CertsError
@@ -79,6 +83,66 @@ def refuse_existing(certificate: Path, key: Path) -> None:
             f"{certificate if has_certificate else key} exists, and nothing is ever overwritten. "
             "Take another name, or move the old files away."
         )
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock: two who change its list at once would lose what one of them wrote.
+
+    Raises:
+        CertsError: it cannot be opened.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CertsError(f"Cannot open {directory}: {error.strerror}.") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Give a public file new contents: the old ones or the new, whatever happens meanwhile.
+
+    Raises:
+        CertsError: the system refuses.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)  # of an attempt that was cut short
+    _create(new, data, PUBLIC)
+    move(new, path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, over another one if there is one; on disk when this returns.
+
+    Raises:
+        CertsError: the system refuses.
+    """
+    try:
+        source.rename(target)
+        _sync_directory(target.parent)
+        if source.parent != target.parent:
+            _sync_directory(source.parent)
+    except OSError as error:
+        raise CertsError(f"Cannot rename {source} to {target}: {error.strerror}.") from error
+
+
+def keep(path: Path, copy: Path) -> None:
+    """Give a file a second name, which it may have already; on disk when this returns.
+
+    Raises:
+        CertsError: the system refuses.
+    """
+    try:
+        copy.hardlink_to(path)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise CertsError(f"Cannot keep {path} as {copy}: {error.strerror}.") from error
+    _sync_directory(copy.parent)
 
 
 def read(path: Path) -> bytes:

@@ -128,11 +128,13 @@ def _is_dns_name(value: str) -> bool:
 
 
 def check_client(name: str) -> None:
-    """Refuse a client's name that reads as a URI: an identity's name is either a CN or a URI.
+    """Refuse a client's name that reads as a URI or as a group of the supervisor's settings.
 
     Raises:
-        CertsError: it holds a colon.
+        CertsError: it holds a colon, or begins with @.
     """
+    if name.startswith("@"):
+        raise _bad_subject(f"{name!r} begins with @, as only groups do")
     if ":" in name:
         raise _bad_subject(f"{name!r} holds a colon, as only URIs do; give a SPIFFE ID with --san")
 

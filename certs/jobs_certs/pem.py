@@ -1,6 +1,8 @@
-"""Certificates and keys, read from PEM files."""
+"""Certificates, keys and revocation lists, read from PEM files."""
 
+import re
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -8,6 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from jobs_certs.errors import CertsError
 from jobs_certs.files import read, read_private
+
+_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 def load_certificate(path: Path) -> x509.Certificate:
@@ -23,6 +27,37 @@ def load_certificate(path: Path) -> x509.Certificate:
         raise CertsError(
             f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)."
         ) from None
+
+
+def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Read every certificate of a file.
+
+    Raises:
+        CertsError: the file cannot be read or holds none.
+    """
+    data = read(path)
+    try:
+        return tuple(x509.load_pem_x509_certificates(data))
+    except ValueError:
+        raise CertsError(
+            f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)."
+        ) from None
+
+
+def load_crls(path: Path) -> tuple[x509.CertificateRevocationList, ...]:
+    """Read every revocation list of a file.
+
+    Raises:
+        CertsError: the file cannot be read, holds none, or one that is damaged.
+    """
+    blocks = _CRL.findall(read(path))
+    try:
+        lists = tuple(map(x509.load_pem_x509_crl, blocks))
+    except ValueError as error:
+        raise CertsError(f"{path} holds a revocation list that is damaged: {error}.") from None
+    if not lists:
+        raise CertsError(f"{path} holds no revocation list in PEM (-----BEGIN X509 CRL-----).")
+    return lists
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:

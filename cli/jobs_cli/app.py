@@ -8,12 +8,15 @@ from cyclopts import App, Parameter
 
 from jobs_cli import output
 from jobs_cli.prose import prose
+from jobs_cli.verbs.can_i import can_i
 from jobs_cli.verbs.certs import certs
 from jobs_cli.verbs.follow import follow, logs
 from jobs_cli.verbs.inspect import inspect
 from jobs_cli.verbs.kill import kill
 from jobs_cli.verbs.list import list_
 from jobs_cli.verbs.pause import pause, resume
+from jobs_cli.verbs.plugins import plugins
+from jobs_cli.verbs.policy import policy
 from jobs_cli.verbs.remove import remove
 from jobs_cli.verbs.run import run
 from jobs_cli.verbs.shell_init import shell_init
@@ -75,6 +78,8 @@ VERBS: Final = (
     Verb(update, "update"),
     Verb(remove, "remove", ("rm",)),
     Verb(whoami, "whoami"),
+    Verb(can_i, "can-i", usage="ACTION [ID] [--as NAME [--role ROLE]…]"),
+    Verb(plugins, "plugins"),
     Verb(shell_init, "shell-init"),
     Verb(version, "version"),
 )
@@ -108,6 +113,7 @@ def make_app(program: str) -> App:
             sort_key=number,
         )
     app.command(certs)
+    app.command(policy)
     return app
 
 

@@ -43,6 +43,12 @@ def arrange(app: App, tokens: Sequence[str], *, with_command: Sequence[str]) -> 
     return [verb, *words]
 
 
+def verb_of(tokens: Sequence[str]) -> str | None:
+    """Give the word that stands where the verb does; None: there is none."""
+    _, rest = _split_leading(tokens)
+    return rest[0] if rest else None
+
+
 def _split_leading(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split connection options, with their values, from what follows them."""
     position = 0

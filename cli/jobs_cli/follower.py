@@ -62,7 +62,12 @@ def follow_job(endpoint: Endpoint, wanted: methods.Follow) -> int:
     """
     ours = OURS if wanted.wait else REFUSED
     try:
-        end = ask(endpoint, lambda client: _show_while_read(client, wanted), ours=ours)
+        end = ask(
+            endpoint,
+            lambda client: _show_while_read(client, wanted),
+            ours=ours,
+            jobs_stderr=True,
+        )
     except KeyboardInterrupt:
         if wanted.wait:
             output.say(

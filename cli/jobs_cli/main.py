@@ -8,9 +8,10 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from jobs_cli.app import WITH_COMMAND, make_app
-from jobs_cli.arguments import arrange
+from jobs_cli.arguments import arrange, verb_of
 from jobs_cli.failure import INTERRUPTED, OURS, STDOUT_CLOSED, USAGE, Failure, StdoutClosed
 from jobs_cli.output import say
+from jobs_cli.plugins import add_verbs
 
 
 def main() -> int:
@@ -58,6 +59,9 @@ def call(words: Sequence[str], program: str) -> int:
 
 def _dispatch(words: Sequence[str], program: str) -> int:
     app = make_app(program)
+    verb = verb_of(words)
+    if verb is None or verb.startswith("-") or verb not in app:
+        add_verbs(app)
     arranged = arrange(app, words, with_command=WITH_COMMAND)
     status: int | None = app(arranged, exit_on_error=False, print_error=False)
     return status or 0

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import asdict
@@ -17,13 +19,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: int = REFUSED) -> T:
+def ask(
+    endpoint: Endpoint,
+    work: Callable[["Client"], Awaitable[T]],
+    *,
+    ours: int = REFUSED,
+    jobs_stderr: bool = False,
+) -> T:
     """Do some work with a connected client.
 
     Args:
         endpoint: whom to ask, as whom.
         work: what to do with the client.
         ours: the exit status if no supervisor can be asked, or it fails.
+        jobs_stderr: our standard error is to be a job's, byte for byte.
 
     Raises:
         Failure: it was refused or could not be asked.
@@ -38,6 +47,8 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
             unconnected = Client.from_config(**asdict(endpoint), told=_say_lost)
         except JobsError as error:
             raise Failure(error.message, ours) from None
+        if sys.stderr.isatty() or not jobs_stderr:
+            _warn_of_end(unconnected.settings.cert)
         async with unconnected as client:
             return await work(client)
 
@@ -46,6 +57,21 @@ def ask(endpoint: Endpoint, work: Callable[["Client"], Awaitable[T]], *, ours: i
     except (JobsError, BaseExceptionGroup) as raised:
         error = _telling(raised)
         raise (of_error(error, ours) if isinstance(error, JobsError) else error) from None
+
+
+@cache  # a verb may ask several times
+def _warn_of_end(certificate: Path) -> None:
+    """Say that our certificate ends soon, while there is time to ask for another."""
+    from jobs_certs import WARN_DAYS, CertsError, show
+
+    try:
+        description = show(certificate)
+    except CertsError:
+        return  # whoever connects with it says what is wrong with it
+    if 0 <= description.days_left < WARN_DAYS:
+        day, left = description.not_after[:10], description.days_left
+        when = f"in {left} day{'s' * (left != 1)}" if left else "within a day"
+        say(f"your certificate {certificate} ends {when}, on {day} (UTC); ask for a new one")
 
 
 def _say_lost(error: Exception) -> None:

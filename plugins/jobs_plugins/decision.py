@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from jobs_plugins.hook import Failure, no_answer
+from jobs_plugins.hook import Failure, HungError, no_answer
 from jobs_plugins.verdict import Allow, Deny, Verdict
 
 
@@ -27,6 +27,11 @@ class Decision:
     why: str
     plugin: str | None
     failures: tuple[Failure, ...] = ()
+
+    @property
+    def hung(self) -> bool:
+        """A plugin was out of time: to ask more of the same is to wait as long again."""
+        return any(isinstance(failure.error, HungError) for failure in self.failures)
 
 
 def combine(answers: Iterable[tuple[str, object]], otherwise: str) -> Decision:

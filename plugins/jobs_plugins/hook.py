@@ -58,7 +58,7 @@ class Failure:
     @property
     def words(self) -> str:
         """What the caller is told."""
-        what = str(self.error) if isinstance(self.error, HungError) else "failed while it was asked"
+        what = str(self.error) if isinstance(self.error, HungError) else "failed when it was asked"
         return f"the plugin {self.plugin} {what}"
 
 
@@ -120,7 +120,7 @@ class Hook:
     ) -> None:
         hung = sum(until < trio.current_time() for until in list(self._running.values()))
         if hung >= MAX_HUNG:
-            error = HungError(f"is not asked: {hung} earlier calls of it have never come back")
+            error = HungError(f"is not asked: {hung} earlier calls have never ended")
             answers[:] = [Failure(plugin=self.plugin, error=error)] * len(questions)
             return
         trip = object()

@@ -36,6 +36,8 @@ def _name(certificate: PeerCertificate) -> str:
     # A CN that reads as a URI would be the same identity as a certificate with that URI.
     if ":" in certificate.common_name:
         raise _refused(f"its CN {certificate.common_name!r} reads as a URI; make it one")
+    if certificate.common_name.startswith("@"):
+        raise _refused(f"its CN {certificate.common_name!r} reads as a group")
     return certificate.common_name
 
 

@@ -4,8 +4,10 @@ The order, and why:
 
 1. The specification comes first, so that each plugin is checked against it as it is registered.
 2. The built-ins are registered next, as ordinary plugins: what they do, any plugin can do.
-3. Then the entry points of group `jobs`, by name: the same order on every host.
-4. What pluggy would let pass in silence is refused while the supervisor starts, not found out when
+3. Then the entry points of group `jobs`, then the files of the plugins directory, each by name:
+   the same order on every host.
+4. Each plugin is handed its settings, when all are there.
+5. What pluggy would let pass in silence is refused while the supervisor starts, not found out when
    a decision is wrong: a hook without its mark, with a name or parameter that is not in the
    specification, with defaults (pluggy never fills such a parameter), a generator, a wrapper.
 
@@ -13,43 +15,99 @@ Wrappers are refused because one could turn another plugin's deny into an allow.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pluggy
 
 from jobs_plugins import identity as identity_plugin
-from jobs_plugins import roles as roles_plugin
 from jobs_plugins import spec
 from jobs_plugins.hook import OURS
-
-GROUP: Final = "jobs"
-"""The entry points' group."""
-
-BUILT_IN: Final = (("jobs.identity", identity_plugin), ("jobs.roles", roles_plugin))
+from jobs_plugins.policy import Policy
+from jobs_plugins.roles import Roles
+from jobs_plugins.sources import CLI_GROUP, PluginError, Source, in_directory, installed
 
 
-class PluginError(Exception):
-    """A plugin cannot be used; says which, and why."""
+class Manager(pluggy.PluginManager):
+    """Pluggy's, which also knows where each plugin came from.
+
+    Attributes:
+        origins: of each plugin, by its name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(spec.PROJECT)
+        self.add_hookspecs(spec)
+        self.origins: dict[str, str] = {}
+
+    def describe(self) -> dict[str, object]:
+        """Give what is loaded, from where, with which hooks, in which order: for `plugins`."""
+        order = dict(self.in_order())
+        return {
+            "plugins": [
+                {
+                    "name": name,
+                    "origin": origin,
+                    "hooks": [hook for hook, names in order.items() if name in names],
+                }
+                for name, origin in self.origins.items()
+            ],
+            "order": order,
+        }
+
+    def in_order(self) -> Iterator[tuple[str, list[str]]]:
+        """Give each hook that a plugin has, and their names, in the order in which it is called."""
+        for name in (name for name in dir(spec) if name.startswith("jobs_")):
+            hook: pluggy.HookCaller = getattr(self.hook, name)
+            if found := hook.get_hookimpls():
+                yield name, [each.plugin_name for each in reversed(found)]
 
 
 def make_manager(
-    plugins: Iterable[tuple[str, object]] = (), *, load: bool = True
-) -> pluggy.PluginManager:
-    """Make the plugin manager: the built-ins, those installed, and `plugins`.
+    plugins: Iterable[tuple[str, object]] = (),
+    *,
+    load: bool = True,
+    roles: Roles | None = None,
+    directory: Path | None = None,
+    disabled: Iterable[str] = (),
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Manager:
+    """Make the plugin manager: the built-ins, those installed, those of a directory, and `plugins`.
 
     Args:
         plugins: more of them, each with its name.
         load: load the installed ones (entry points of group `jobs`).
+        roles: the built-in `jobs.roles`, for whoever means to change its policy.
+        directory: whose `*.py` files are plugins.
+        disabled: names of plugins that are not loaded.
+        config: settings, by the names of the plugins that they are for.
 
     Raises:
-        PluginError: one cannot be loaded or does not fit the specification.
+        PluginError: one cannot be loaded, does not fit the specification, or refuses its settings.
     """
-    manager = pluggy.PluginManager(spec.PROJECT)
-    manager.add_hookspecs(spec)
-    for name, plugin in (*BUILT_IN, *(_installed() if load else ()), *plugins):
-        _register(manager, name, plugin)
+    manager = Manager()
+    built_in = (("jobs.identity", identity_plugin), ("jobs.roles", roles or Roles(Policy())))
+    sources = [
+        *_given(built_in, "built-in"),
+        *(installed() if load else ()),
+        *(in_directory(directory) if directory else ()),
+        *_given(plugins, "given"),
+    ]
+    names = [source.name for source in sources]
+    if unknown := set(disabled) - set(names):
+        raise PluginError(f"No such plugin can be disabled: {_these(unknown, names)}")
+    for source in sources[len(built_in) :]:
+        if source.name.startswith(OURS):
+            raise PluginError(
+                f"The plugin {source.name} ({source.origin}) cannot be used: names that start with "
+                f"{OURS!r} are the built-ins'. Rename or remove it."
+            )
+    for source in sources:
+        if source.name not in disabled:
+            _register(manager, source.name, source.load())
+            manager.origins[source.name] = source.origin
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
@@ -57,30 +115,40 @@ def make_manager(
         raise PluginError(
             f"The plugin {name} cannot be used: {error}; the hooks are in jobs_plugins/spec.py."
         ) from error
+    _configure(manager, config or {})
     return manager
 
 
-def _installed() -> Iterator[tuple[str, object]]:
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        if entry.name.startswith(OURS):
-            raise PluginError(
-                f"The plugin {entry.name} ({entry.value}) cannot be used: names that start with "
-                f"{OURS!r} are the built-ins'. Uninstall it, or have its author rename it."
-            )
-        yield entry.name, _load(entry)
+def _given(plugins: Iterable[tuple[str, object]], origin: str) -> Iterator[Source]:
+    for name, plugin in plugins:
+        yield Source(name=name, origin=origin, load=partial(_same, plugin))
 
 
-def _load(entry: EntryPoint) -> object:
-    try:
-        return entry.load()
-    except (Exception, SystemExit) as error:
+def _same(plugin: object) -> object:
+    return plugin
+
+
+def _these(unknown: Iterable[str], known: Iterable[str]) -> str:
+    return f"{', '.join(sorted(unknown))}; there are: {', '.join(known)}."
+
+
+def _configure(manager: Manager, config: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hand each plugin that takes any its settings."""
+    hooks = {each.plugin_name: each for each in manager.hook.jobs_configure.get_hookimpls()}
+    if unwanted := set(config) - set(hooks):
         raise PluginError(
-            f"The plugin {entry.name} ({entry.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}. Repair or uninstall it."
-        ) from error
+            f"No plugin takes the settings [plugins.config] has for {_these(unwanted, hooks)}"
+        )
+    for name, hook in hooks.items():
+        try:
+            hook.function(*[config.get(name, {})] * len(hook.argnames))
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"The plugin {name} refuses its settings, [plugins.config.{name}]: {error}"
+            ) from error
 
 
-def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+def _register(manager: Manager, name: str, plugin: object) -> None:
     fault = _fault(manager, plugin)
     if fault:
         raise PluginError(f"The plugin {name} cannot be used: {fault}.")
@@ -90,14 +158,14 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         raise PluginError(f"The plugin {name} cannot be used: {error}") from error
 
 
-def _fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
+def _fault(manager: Manager, plugin: object) -> str | None:
     """Find what pluggy would accept and then not do; a sentence without its end, or None."""
     if inspect.isclass(plugin):
         return "it is a class; name an object of it, or a module"
     marked = {name: manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin)}
     for name, options in marked.items():
         if options is not None:
-            fault = _hook_fault(getattr(plugin, name), options)
+            fault = _hook_fault(options["specname"] or name, getattr(plugin, name), options)
         else:
             forgotten = name.startswith("jobs_") and inspect.isroutine(getattr(plugin, name))
             fault = "is not marked with @hookimpl, and would never be called" if forgotten else None
@@ -106,11 +174,21 @@ def _fault(manager: pluggy.PluginManager, plugin: object) -> str | None:
     return None if any(marked.values()) else "it implements no hook"
 
 
-def _hook_fault(function: Callable[..., object], options: pluggy.HookimplOpts) -> str | None:
+def _hook_fault(
+    name: str, function: Callable[..., object], options: pluggy.HookimplOpts
+) -> str | None:
+    if name == "jobs_cli":
+        return f"is for jobsctl: name it in the entry-point group {CLI_GROUP}, by itself"
+    if name == "jobs_configure" and inspect.iscoroutinefunction(function):
+        return "is a coroutine function; it is called before anything runs"
     if options["wrapper"] or options["hookwrapper"]:
         return "is a wrapper, which could undo what other plugins decide"
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return "is a generator; answer with return, not yield"
+    return _parameter_fault(function)
+
+
+def _parameter_fault(function: Callable[..., object]) -> str | None:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             return f"takes {parameter}; name the parameters it needs, without * and /"

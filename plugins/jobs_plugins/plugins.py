@@ -7,7 +7,7 @@ and each answer bears the name of the plugin that gave it.
 With built-in plugins only, no method here has a checkpoint: a decision is then made at one moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import pluggy
@@ -15,9 +15,10 @@ import trio
 
 from jobs_plugins.decision import Decision, combine
 from jobs_plugins.hook import Failure, Hook, Question, no_answer
+from jobs_plugins.manager import Manager
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity, PeerCertificate
-from jobs_proto.job import Job
+from jobs_proto.job import Job, Limits, Spec
 
 DECIDE_S: Final = 2.0
 """How long each plugin has for a decision, unless the settings say otherwise."""
@@ -28,20 +29,29 @@ class Plugins:
 
     Args:
         manager: has loaded them.
-        decide_s: seconds that each has to identify somebody or to decide.
+        decide_s: seconds that each has to identify somebody, to decide, or to give limits.
+        failed: is told of each failure, once for all questions of one list.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, *, decide_s: float = DECIDE_S) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        *,
+        decide_s: float = DECIDE_S,
+        failed: Callable[[Failure], None] = lambda _failure: None,
+    ) -> None:
+        self.manager = manager
         self._decide_s = decide_s
-        self._identify = _hooks(manager.hook.jobs_identify)
-        self._authorize = _hooks(manager.hook.jobs_authorize)
+        self._failed = failed
+        self._identify = hooks_of(manager.hook.jobs_identify)
+        self._authorize = hooks_of(manager.hook.jobs_authorize)
+        self._limits = hooks_of(manager.hook.jobs_limits)
 
     async def identify(self, certificate: PeerCertificate) -> Identity:
         """Ask who bears a certificate, one plugin after another; the first answer counts.
 
         Raises:
-            JobsError: `permission_denied`, with a sentence for the peer. If a plugin failed, that
-                is its `__cause__`, for the log.
+            JobsError: `permission_denied`, with a sentence for the peer.
         """
         for hook in self._identify:
             (answer,) = await hook.ask([{"certificate": certificate}], self._decide_s)
@@ -49,14 +59,12 @@ class Plugins:
                 return answer
             if answer is None:
                 continue
-            failure = answer if isinstance(answer, Failure) else no_answer(hook.plugin, answer)
-            if isinstance(failure.error, JobsError):
-                raise failure.error
+            failure = self._fault_of(hook, answer)
             raise JobsError(
                 "permission_denied",
                 f"Nobody can say who bears this certificate: {failure.words}; the reason is in the "
                 "supervisor's log.",
-            ) from failure.error
+            )
         raise JobsError("permission_denied", "No plugin knows who bears this certificate.")
 
     async def decide(
@@ -80,10 +88,49 @@ class Plugins:
         questions = [{**about, "job": job} for job in jobs]
         answers = await self._ask_all(self._authorize, questions)
         otherwise = f"nothing allows {identity.name} to {action}"
-        return [
+        decisions = [
             combine([(hook.plugin, answers[hook][n]) for hook in self._authorize], otherwise)
             for n in range(len(jobs))
         ]
+        self._tell(failure for each in decisions for failure in each.failures)
+        return decisions
+
+    async def limit(self, identity: Identity, spec: Spec) -> list[tuple[str, Limits]]:
+        """Ask every plugin for limits of a new job; give those there are, each with its plugin.
+
+        Raises:
+            JobsError: a plugin refuses the job, in its own words; or has failed.
+        """
+        given: list[tuple[str, Limits]] = []
+        answers = await self._ask_all(self._limits, [{"identity": identity, "spec": spec}])
+        for hook in self._limits:
+            (answer,) = answers[hook]
+            if isinstance(answer, Limits):
+                given.append((hook.plugin, answer))
+            elif answer is not None:
+                failure = self._fault_of(hook, answer)
+                raise JobsError(
+                    "failed_precondition",  # not unavailable: clients would try again, and again
+                    f"the job was not taken on: {failure.words} for its limits; the reason is in "
+                    "the supervisor's log",
+                )
+        return given
+
+    def _fault_of(self, hook: Hook, answer: object) -> Failure:
+        """Give the failure that an answer is.
+
+        Raises:
+            JobsError: it is no failure: the plugin refuses, in words of its own.
+        """
+        failure = answer if isinstance(answer, Failure) else no_answer(hook.plugin, answer)
+        if isinstance(failure.error, JobsError):
+            raise failure.error
+        self._tell([failure])
+        return failure
+
+    def _tell(self, failures: Iterable[Failure]) -> None:
+        for failure in {failure.plugin: failure for failure in failures}.values():
+            self._failed(failure)
 
     async def _ask_all(
         self, hooks: Sequence[Hook], questions: Sequence[Question]
@@ -105,6 +152,6 @@ class Plugins:
         return answers
 
 
-def _hooks(caller: pluggy.HookCaller) -> list[Hook]:
+def hooks_of(caller: pluggy.HookCaller) -> list[Hook]:
     """Give what plugins have for a hook, in the order in which they are called."""
     return [Hook(each) for each in reversed(caller.get_hookimpls())]  # pluggy keeps them last first

@@ -8,10 +8,12 @@ a hook runs on the supervisor's one thread, and must wait by trio's means only. 
 runs in a thread of its own, and may be called in several at once. Both have a deadline.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pluggy
 
+from jobs_plugins.event import JobEvent
 from jobs_plugins.verdict import Verdict
 from jobs_proto.identity import Identity, PeerCertificate
 from jobs_proto.job import Job, Limits, Spec
@@ -20,6 +22,19 @@ PROJECT: Final = "jobs"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def jobs_configure(settings: Mapping[str, Any]) -> None:
+    """Take the plugin's settings; called once, as the supervisor starts, before anything is asked.
+
+    Args:
+        settings: the table `[plugins.config.NAME]` of the supervisor's settings, NAME being the
+            plugin's; empty if there is none. Without this hook there must be none.
+
+    Raises:
+        Exception: whatever it is, its message is why the supervisor does not start.
+    """
 
 
 @hookspec(firstresult=True)
@@ -50,9 +65,11 @@ def jobs_authorize(
         identity: who asks.
         action: a method's name (`jobs_proto.methods`), or `run_as`: to run as a Unix user
             other than the default one, or `run_privileged`: to run with `--cap-add` or
-            `--privileged`, both asked in addition to `run`. For each job that a `list`
-            would show, `inspect` is asked.
-        request: the method's parameters, validated: for `run`, a `jobs_proto.methods.Run`.
+            `--privileged`, both asked in addition to `run`; or `can_i_as`: to ask what somebody
+            else may, in addition to `can_i`. For each job that a `list` would show, `inspect`
+            is asked; also about one that does not exist, in the place of one that is not found.
+        request: the method's parameters, validated: for `run`, a `jobs_proto.methods.Run`. None
+            where nobody has made that request: `can_i`, and the jobs of a `list`.
         job: the one that it is about; None for what is about no existing job.
 
     Returns:
@@ -62,9 +79,10 @@ def jobs_authorize(
 
 @hookspec
 def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
-    """Tighten a new job's limits.
+    """Tighten a new job's limits; asked when it is allowed, before its record is written.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Not asked again later: a job that waits in the queue keeps the limits that it was taken on with.
+    The job's `limited_by` says which plugin has set which.
 
     Args:
         identity: who runs it.
@@ -72,27 +90,35 @@ def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
 
     Returns:
         Limits that hold besides those of the spec and of other plugins: the tightest of each
-        counts, so none can be loosened. None: nothing to say.
+        counts, so none can be loosened (`jobs_proto.tightest`). A host that cannot enforce them
+        refuses the job, unless they say `enforcement="best-effort"`; their `io_device` counts
+        for nothing. None: nothing to say.
+
+    Raises:
+        JobsError: the job is refused; its code and message are the client's.
     """
 
 
 @hookspec
-def jobs_event(event: object) -> None:
-    """Learn what happened to a job.
+def jobs_event(event: JobEvent) -> None:
+    """Learn what happened to a job, after it is on disk.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Each plugin is told one event after another, in the order in which they were written down. One
+    that raises, or is not back within `event_s`, is told the next. Events that waited for a plugin
+    when the supervisor ends are not told later.
 
     Args:
-        event: what happened, after it is on disk.
+        event: what happened.
     """
 
 
 @hookspec
 def jobs_cli(app: Any) -> None:
-    """Add commands to `jobsctl`.
+    """Add verbs to `jobsctl`; of the entry-point group `jobs.cli`, in a module of its own.
 
-    Specified, so that its name is taken; this version does not call it yet.
+    Called when what was typed is no verb of ours, or asks for help.
 
     Args:
-        app: the cyclopts `App` to register them on.
+        app: the cyclopts `App` to register them on: `app.command(function)`. `jobs_rpc.Client`
+            is what our own verbs ask the supervisor with.
     """

@@ -38,15 +38,15 @@ def _name(_identity: object, _field: object, name: str) -> None:
     check_name(name)
 
 
-def _roles(_identity: object, _field: object, roles: tuple[str, ...]) -> None:
-    for role in roles:
-        check_name(role)
+def _words(_identity: object, _field: object, words: tuple[str, ...]) -> None:
+    for word in words:
+        check_name(word)
 
 
-def _sorted(roles: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(roles, str):  # would become a role for each letter
-        raise TypeError(f"roles are a list of words, not the one word {roles!r}")
-    return tuple(sorted(set(roles)))
+def _sorted(words: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(words, str):  # would become one for each letter
+        raise TypeError(f"this is a list of words, not the one word {words!r}")
+    return tuple(sorted(set(words)))
 
 
 @frozen(kw_only=True)
@@ -81,14 +81,18 @@ class Identity:
     Attributes:
         name: who it is; the owner of the jobs that are run under it.
         roles: what it may, sorted, each once; words that rules know.
+        groups: those of the supervisor's settings that it is in, sorted, each once.
+        bound: the roles are those of the supervisor's settings, whatever the certificate says.
         fingerprint: of the certificate that proved it.
         not_after: when that certificate ends; UTC, ISO 8601.
 
     Raises:
-        ValueError: the name or a role cannot be shown.
+        ValueError: the name, a role or a group cannot be shown.
     """
 
     name: str = field(validator=_name)
-    roles: tuple[str, ...] = field(default=(), converter=_sorted, validator=_roles)
+    roles: tuple[str, ...] = field(default=(), converter=_sorted, validator=_words)
+    groups: tuple[str, ...] = field(default=(), converter=_sorted, validator=_words)
+    bound: bool = False
     fingerprint: str
     not_after: str

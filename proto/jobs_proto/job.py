@@ -323,8 +323,9 @@ class Job:
     """All that is known of a job; as a map it is what `inspect --json` prints.
 
     Times are UTC, ISO 8601 with microseconds. `limits` are those that are enforced; `notes` are
-    sentences about those that were asked for and are not. `timeout_s` is the wall-clock limit that
-    holds; it and the cap of the output are other ones than the spec's after an update.
+    sentences about those that were asked for and are not; `limited_by` names, for each limit that a
+    plugin has set or tightened, that plugin. `timeout_s` is the wall-clock limit that holds; it and
+    the cap of the output are other ones than the spec's after an update.
     """
 
     id: str
@@ -344,6 +345,7 @@ class Job:
     exit: Exit | None = None
     limits: Limits = Limits()
     notes: tuple[str, ...] = ()
+    limited_by: dict[str, str] = field(factory=dict)
     usage: Usage = Usage()
     output: Output = Output()
 

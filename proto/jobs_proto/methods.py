@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Final
 
 from attrs import field, frozen
+from attrs.validators import optional
 
+from jobs_proto import identity
 from jobs_proto.isolation import check_secrets
 from jobs_proto.job import (
     Spec,
@@ -69,6 +71,17 @@ def _priority(_params: object, _field: object, priority: int) -> None:
 def _wait_s(_params: object, _field: object, timeout_s: float | None) -> None:
     if timeout_s is not None and not timeout_s >= 0:
         raise ValueError(f"a timeout is 0 s or more, not {timeout_s:g} s")
+
+
+def _identity(_params: object, _field: object, name: str) -> None:
+    identity.check_name(name)
+
+
+def _bare(params: "CanI", _field: object, roles: tuple[str, ...]) -> None:
+    if roles and params.identity is None:
+        raise ValueError("are those of another identity; name it")
+    for role in roles:
+        identity.check_name(role)
 
 
 @frozen(kw_only=True)
@@ -190,6 +203,23 @@ class Follow:
     timestamps: bool = False
 
 
+@frozen(kw_only=True)
+class CanI:
+    """Ask what would be decided, without doing it.
+
+    Attributes:
+        action: a method's name, or one of the further actions (`run_as`, …).
+        id: the job, for a method that is about one.
+        identity: whether somebody else may, by name; None: whoever asks.
+        roles: those in the certificate of `identity`, which is not here to be looked at.
+    """
+
+    action: str
+    id: str | None = None
+    identity: str | None = field(default=None, validator=optional(_identity))
+    roles: tuple[str, ...] = field(default=(), validator=_bare)
+
+
 @frozen
 class Method:
     """One row of the API.
@@ -209,6 +239,8 @@ METHODS: Final = MappingProxyType(
     {
         "hello": Method(Hello),
         "whoami": Method(Nothing),
+        "can_i": Method(CanI),
+        "policy": Method(Nothing),
         "run": Method(Run),
         "list": Method(List),
         "inspect": Method(OneJob, on_job=True),
@@ -220,6 +252,7 @@ METHODS: Final = MappingProxyType(
         "update": Method(Update, on_job=True),
         "remove": Method(OneJob, on_job=True),
         "follow": Method(Follow, on_job=True, takes_over=True),
+        "plugins": Method(Nothing),
     }
 )
 

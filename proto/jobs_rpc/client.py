@@ -48,6 +48,9 @@ class Client:
         settings: whom to connect to, and as whom.
         reconnect_s: seconds that `wait` and `follow` go on trying after the supervisor was lost.
         told: called with the reason when it is lost and they begin to try.
+
+    Attributes:
+        settings: as above.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Client:
         reconnect_s: float = RECONNECT_S,
         told: Callable[[Exception], None] | None = None,
     ) -> None:
+        self.settings: Final = settings
         self._dialer: Final = Dialer(settings)
         self._reconnect_s: Final = reconnect_s
         self._told: Final = told
@@ -143,8 +147,40 @@ class Client:
         return _read_map(await self.call("hello", _params(methods.Hello, client="jobs_rpc")))
 
     async def whoami(self) -> dict[str, Any]:
-        """Ask whom we are taken for: `{identity, roles, fingerprint, not_after}`."""
+        """Ask whom we are taken for: `{identity, roles, groups, bound, fingerprint, not_after}`."""
         return _read_map(await self.call("whoami", {}))
+
+    async def can_i(
+        self,
+        action: str,
+        job_id: str | None = None,
+        *,
+        identity: str | None = None,
+        roles: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Ask what would be decided: `{identity, roles, bound, allow, why, plugin}`.
+
+        Args:
+            action: a method's name, or a further action, such as `run_as`.
+            job_id: the job, for what is about one.
+            identity: whether somebody else may; None: whether we may.
+            roles: those in the certificate of `identity`, if it is not bound to others.
+
+        Raises:
+            JobsError: `not_found`: no such job, or none that the identity may see.
+        """
+        params = _params(
+            methods.CanI, action=action, id=job_id, identity=identity, roles=tuple(roles)
+        )
+        return _read_map(await self.call("can_i", params))
+
+    async def policy(self) -> dict[str, Any]:
+        """Ask for the rules of who may do what: `{rules: [{role, action, whose}…]}`."""
+        return _read_map(await self.call("policy", {}))
+
+    async def plugins(self) -> dict[str, Any]:
+        """Ask which plugins are loaded: `{plugins: [{name, origin, hooks}…], order: {hook: …}}`."""
+        return _read_map(await self.call("plugins", {}))
 
     async def run(
         self,

@@ -4,9 +4,12 @@ TLS 1.3 only, both sides verified against one CA. No session is ever resumed: a 
 would skip the look at the certificate, which by then may be revoked or expired.
 """
 
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Final
 
+from cryptography.x509 import CertificateRevocationList
 from OpenSSL import SSL, crypto
 
 from jobs_proto.errors import JobsError
@@ -14,18 +17,37 @@ from jobs_proto.errors import JobsError
 AnyPath = str | PathLike[str]
 
 
-def server_context(cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Context:
-    """Make the supervisor's side: clients must show a certificate of `ca`.
+CRL_HAS_EXPIRED: Final = 12
+"""X509_V_ERR_CRL_HAS_EXPIRED of openssl/x509_vfy.h."""
+
+
+def server_context(
+    cert: AnyPath,
+    key: AnyPath,
+    ca: AnyPath,
+    crls: Sequence[CertificateRevocationList] = (),
+) -> SSL.Context:
+    """Make the supervisor's side: clients must show a certificate of `ca` that is not revoked.
+
+    A list that should have been followed by another one still counts: it is as right as ever about
+    those that are on it, and to refuse everybody else for it would help nobody.
 
     Args:
         cert: PEM file: our certificate, then any intermediate ones.
         key: PEM file: its private key, not encrypted.
         ca: PEM file: the certificates that clients' are verified against.
+        crls: what was revoked: none, or a list of each authority in `ca`.
 
     Raises:
         JobsError: `failed_precondition`; the sentence names the file.
     """
-    return _context(SSL.TLS_SERVER_METHOD, cert, key, ca)
+    context = _context(SSL.TLS_SERVER_METHOD, cert, key, ca)
+    store = context.get_cert_store()
+    if crls and store is not None:
+        for crl in crls:
+            store.add_crl(crl)
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+    return context
 
 
 def client_context(cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Context:
@@ -51,9 +73,10 @@ def _keep_verdict(
     connection: SSL.Connection, _cert: crypto.X509, verdict: int, _depth: int, ok: int
 ) -> bool:
     """Leave the reason where `TLSStream` finds it: OpenSSL's error only says that there was one."""
-    if not ok:
-        connection.set_app_data(verdict)
-    return bool(ok)
+    if ok or verdict == CRL_HAS_EXPIRED:
+        return True
+    connection.set_app_data(verdict)
+    return False
 
 
 def _load_identity(context: SSL.Context, cert: AnyPath, key: AnyPath) -> None:

@@ -13,7 +13,7 @@ _REFUSALS: Final = {
     "unknown ca": "it does not know the CA that issued it; both sides need one of the same CA",
     "certificate expired": "it has expired; issue a new one (or that host's clock is wrong)",
     "certificate revoked": "it was revoked; ask for a new one",
-    "bad certificate": "it is damaged, or not of a kind that is accepted there",
+    "bad certificate": "it is not valid yet (a clock?), its key is too small, or it is damaged",
     "unsupported certificate": "it was issued for another purpose (extended key usage)",
     "certificate unknown": "it found a fault in it that it did not name; its log may say more",
     "access denied": "it is valid, and not welcome there",
@@ -42,12 +42,14 @@ _VERDICTS: Final = {
     7: "its signature is not its CA's: one of the same name, but another CA, issued it",
     9: "it is not valid yet; is one of the two clocks wrong?",
     10: "it has expired; issue a new one",
+    11: "the list of what its CA has revoked is not valid yet; is a clock wrong?",
     18: "it was signed by nobody but itself, not by the CA that we trust",
     19: "it was not issued by the CA that we trust, but by another one",
     20: "it was not issued by the CA that we trust",
     21: "it was not issued by the CA that we trust",
     23: "it was revoked",
     26: "it was issued for another purpose (extended key usage)",
+    66: "its key is too small",
 }
 """X509_V_ERR_* of openssl/x509_vfy.h."""
 

@@ -1,15 +1,31 @@
 """The audit log: each decision about who may do what, one JSON line, in the state directory."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from jobs_plugins.decision import Decision
+from jobs_plugins.hook import Failure
 from jobs_proto.identity import Identity
 
-Audit = Callable[[Identity, str, str | None, Decision], None]
+log = structlog.get_logger()
+
+
+class Audit(Protocol):
+    """Writes a decision down; of a question (`can_i`), who asked it."""
+
+    def __call__(
+        self,
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        """Write a line."""
 
 
 def open_audit(path: Path) -> Audit:
@@ -23,14 +39,22 @@ def open_audit(path: Path) -> Audit:
             structlog.processors.JSONRenderer(),
         ],
     )
-    errors = structlog.get_logger()
 
-    def audit(identity: Identity, action: str, job: str | None, decision: Decision) -> None:
+    def audit(
+        identity: Identity,
+        action: str,
+        job: str | None,
+        decision: Decision,
+        *,
+        asked_by: Identity | None = None,
+    ) -> None:
+        who = asked_by or identity
         try:
             logger.info(
-                "decision",
-                who=identity.name,
-                certificate=identity.fingerprint,
+                "question" if asked_by else "decision",
+                who=who.name,
+                certificate=who.fingerprint,
+                **({"about": identity.name} if asked_by else {}),
                 action=action,
                 job=job,
                 verdict="allow" if decision.allow else "deny",
@@ -38,11 +62,14 @@ def open_audit(path: Path) -> Audit:
                 why=decision.why,
             )
         except OSError as error:  # the file keeps the line, and writes it with the next one
-            errors.error("cannot write the audit log", why=error.strerror)
-        for failure in decision.failures:
-            errors.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
+            log.error("cannot write the audit log", why=error.strerror)  # noqa: TRY400  # the disk is full: no traceback needed
 
     return audit
+
+
+def log_failure(failure: Failure) -> None:
+    """Say in the supervisor's log what a plugin did wrong."""
+    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
 
 
 def set_up_logging(*, json: bool) -> None:

@@ -3,19 +3,24 @@
 [server]      who may connect, and how much of it
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
-[plugins]     how plugins are asked
+[plugins]     which there are, and how they are asked
+[policy]      who may do what; jobs_plugins/policy.py
 """
 
 import tomllib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
+from jobs_plugins.events import EVENT_S
 from jobs_plugins.plugins import DECIDE_S
+from jobs_plugins.policy import Policy
 from jobs_proto.connection import MAX_MESSAGE
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
+from jobs_proto.tightest import tightest
 from jobs_proto.wire import structure
 
 DEFAULT_PORT = 7520
@@ -58,6 +63,7 @@ class ServerSettings:
         ca: the CA's certificate, which clients' certificates must be signed by.
         cert: the server's certificate.
         key: its private key.
+        crl: what the CA has revoked; None: nothing.
         max_connections: at once; more are closed before the handshake.
         handshake_s: seconds a client has for the TLS handshake.
         idle_s: seconds after which a connection that asks nothing is closed.
@@ -69,6 +75,7 @@ class ServerSettings:
     ca: Path = Path("/etc/jobs/ca.crt")
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
+    crl: Path | None = None
     max_connections: int = field(default=1024, validator=_positive)
     handshake_s: float = field(default=10.0, validator=_positive)
     idle_s: float = field(default=600.0, validator=_positive)
@@ -109,6 +116,10 @@ class JobSettings:
     hidden: tuple[Path, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse defaults that no job could have within the maximums."""
+        tightest(self.default_limits, self.max_limits)
+
 
 @frozen(kw_only=True)
 class RetentionSettings:
@@ -127,13 +138,23 @@ class RetentionSettings:
 
 @frozen(kw_only=True)
 class PluginSettings:
-    """How plugins are asked.
+    """Which plugins there are, and how they are asked.
 
     Attributes:
-        decide_s: seconds that each has to identify somebody or to decide; then it has denied.
+        decide_s: seconds that each has to identify somebody, to decide, or to give limits; what
+            takes longer is denied.
+        event_s: seconds that each has for one event; then it is told the next.
+        dir: a directory whose `*.py` files are plugins; nobody but root and the supervisor's user
+            may be able to write there.
+        disabled: names of plugins that are not loaded, the built-in ones' too.
+        config: a table of settings for each plugin that takes any, by its name.
     """
 
+    dir: Path | None = None
+    disabled: tuple[str, ...] = ()
+    config: dict[str, dict[str, Any]] = field(factory=dict)
     decide_s: float = field(default=DECIDE_S, validator=_positive)
+    event_s: float = field(default=EVENT_S, validator=_positive)
 
 
 @frozen(kw_only=True)
@@ -149,6 +170,7 @@ class Settings:
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
     plugins: PluginSettings = PluginSettings()
+    policy: Policy = Policy()  # noqa: RUF009  it is frozen, as the others are
 
 
 def load(path: Path) -> Settings:

@@ -8,7 +8,7 @@ serves the same port, keys and jobs.
 import socket
 from pathlib import Path
 
-from jobs_certs import init, issue
+from jobs_certs import init, issue, refresh
 from jobs_rpc.config import Settings as Context
 from jobs_rpc.config import write_contexts
 from jobs_supervisor.config import DEFAULT_PORT, Settings, load
@@ -22,6 +22,9 @@ CLIENTS = {
 }
 """Contexts: for each, the identity and its role."""
 
+CRL_DAYS = 3650
+"""In a folder for trying things out, nobody is to be told that the list of the revoked is old."""
+
 _SETTINGS = """\
 # Written by `jobs-supervisor --dev`; yours to change.
 state_dir = "{state}"
@@ -31,6 +34,7 @@ listen = "127.0.0.1:{port}"
 ca = "{certs}/ca.crt"
 cert = "{certs}/server.crt"
 key = "{certs}/server.key"
+crl = "{certs}/ca.crl"
 
 [jobs]
 isolation = "best-effort"
@@ -51,6 +55,8 @@ def prepare(directory: Path) -> Settings:
         init(certs, name="Jobs development CA")
     if not (certs / "server.crt").exists():
         issue(certs, "server", role="server", sans=["localhost", "127.0.0.1", "::1"])
+    if not (certs / "ca.crl").exists():
+        refresh(certs, days=CRL_DAYS)
     for name, role in CLIENTS.values():
         if not (certs / f"{name}.crt").exists():
             issue(certs, name, role=role)

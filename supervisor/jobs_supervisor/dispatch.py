@@ -7,21 +7,22 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
+from uuid import UUID
 
-import structlog
-
+from jobs_plugins.decision import Decision
 from jobs_plugins.plugins import Plugins
-from jobs_plugins.roles import RUN_AS, RUN_PRIVILEGED
+from jobs_plugins.rules import ACTIONS, ANYTHING, CAN_I_AS, RUN_AS, RUN_PRIVILEGED
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
-from jobs_proto.job import Job
-from jobs_proto.methods import METHODS, PLANNED, Run
+from jobs_proto.job import Job, Spec
+from jobs_proto.methods import METHODS, PLANNED, CanI, Run
 from jobs_proto.wire import structure
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.store import Record
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
@@ -35,7 +36,10 @@ SHOWN = 3
 AT_ONCE = 50
 """Jobs that plugins are asked about together; more than are wanted are read for nothing."""
 
-log = structlog.get_logger()
+NOBODYS = LiveJob(
+    Record(job=Job(id=str(UUID(int=0)), owner="", spec=Spec(argv=("true",)), created_at=""))
+)
+"""What plugins are asked about in the place of a job that does not exist."""
 
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -71,9 +75,16 @@ class Call:
         assert self._target is not None, f"{self.method} is not about one job"
         return self._target
 
-    async def visible(self, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those that the caller may see; for lists, so not written down one by one."""
+    async def visible(self, jobs: Sequence[LiveJob]) -> tuple[list[LiveJob], bool]:
+        """Give those that the caller may see; for lists, so not written down one by one.
+
+        And whether all could be decided in time; if not, it is no use to ask about more.
+        """
         return await self._dispatcher.visible(self.identity, jobs)
+
+    async def consider(self, about: Identity) -> Decision:
+        """Find out what would be decided if `about` asked for what `can_i` is about."""
+        return await self._dispatcher.consider(self, about)
 
 
 class Dispatcher:
@@ -117,10 +128,49 @@ class Dispatcher:
         target = await self._find(identity, params.id) if method.on_job else None
         job = None if target is None else target.job
         await self._require(identity, name, params, job)
-        if isinstance(params, Run):
-            for action in self._further_actions(params):
-                await self._require(identity, action, params, None)
+        for action in self._further_actions(params):
+            await self._require(identity, action, params, None)
         return Call(self, identity, name, params, target)
+
+    async def ask_again(self, identity: Identity, call: Call) -> None:
+        """Decide once more on a call about a job that was allowed, and goes on.
+
+        Args:
+            identity: who the caller is by now.
+            call: as it was allowed.
+
+        Raises:
+            JobsError: `permission_denied`: not any more.
+        """
+        job = call.target.job
+        if call.method != SEE:
+            await self._require(identity, SEE, None, job)
+        await self._require(identity, call.method, call.params, job)
+
+    async def consider(self, call: Call, about: Identity) -> Decision:
+        """Find out what would be decided on `call.params`, a `CanI`, if `about` asked for it.
+
+        Raises:
+            JobsError: there is no such action, it lacks its job, or `about` may not see that.
+        """
+        wanted: CanI = call.params
+        if wanted.action not in ACTIONS or wanted.action in PLANNED:
+            known = ", ".join(each for each in ACTIONS if each not in PLANNED)
+            raise JobsError(
+                "invalid_argument", f"there is no action {wanted.action!r:.80}; there are: {known}"
+            )
+        job = None
+        if wanted.action in ANYTHING:
+            if wanted.id is not None:
+                raise JobsError("invalid_argument", f"{wanted.action} is about no job; name none")
+        elif wanted.id is None:
+            raise JobsError("invalid_argument", f"{wanted.action} is about a job; name it")
+        else:
+            job = (await self._find(about, wanted.id)).job
+        decision = await self._plugins.decide(about, wanted.action, None, job)
+        job_id = None if job is None else job.id
+        self._audit(about, wanted.action, job_id, decision, asked_by=call.identity)
+        return decision
 
     async def answer(self, call: Call) -> object:
         """Call the handler of an allowed request, once its job was found again after our start."""
@@ -128,22 +178,27 @@ class Dispatcher:
             await self._jobs.settled(call.target)
         return await self._handlers[call.method](call)
 
-    async def visible(self, identity: Identity, jobs: Sequence[LiveJob]) -> list[LiveJob]:
-        """Give those jobs that exist for this caller."""
+    async def visible(
+        self, identity: Identity, jobs: Sequence[LiveJob]
+    ) -> tuple[list[LiveJob], bool]:
+        """Give those jobs that exist for this caller, and whether all could be decided in time."""
         about = [live.job for live in jobs]
         decisions = await self._plugins.decide_each(identity, SEE, None, about)
-        failed = {failure.plugin: failure for each in decisions for failure in each.failures}
-        for failure in failed.values():  # one line for each, and not one for each job
-            log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
-        return [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        seen = [live for live, decision in zip(jobs, decisions, strict=True) if decision.allow]
+        return seen, not any(decision.hung for decision in decisions)
 
-    def _further_actions(self, request: Run) -> list[str]:
-        """Give what a `run` needs to be allowed besides."""
-        needed = {
-            RUN_AS: request.spec.user not in (None, self._default_user),
-            RUN_PRIVILEGED: request.spec.isolation.wants_privileges,
-        }
-        return [action for action, so in needed.items() if so]
+    def _further_actions(self, request: object) -> list[str]:
+        """Give what a request needs to be allowed besides."""
+        match request:
+            case Run(spec=spec):
+                needed = {
+                    RUN_AS: spec.user not in (None, self._default_user),
+                    RUN_PRIVILEGED: spec.isolation.wants_privileges,
+                }
+                return [action for action, so in needed.items() if so]
+            case CanI(identity=str()):
+                return [CAN_I_AS]
+        return []
 
     async def _require(
         self, identity: Identity, action: str, params: object, job: Job | None
@@ -162,10 +217,14 @@ class Dispatcher:
         Of several that bear a name, the one that has not ended is meant, else the newest.
         """
         found: list[LiveJob] = []
-        for part in in_parts(self._jobs.matching(text)):
-            found += await self.visible(identity, part)
+        # What is not there is looked at as long as what may not be seen: plugins take their time.
+        parts = in_parts(self._jobs.matching(text))
+        for some in chain([next(parts, [NOBODYS])], parts):
+            seen, decided = await self.visible(identity, some)
+            found += [live for live in seen if live is not NOBODYS]
             namesakes = all(live.job.name == text for live in found)
-            if len(found) >= (MAX_NAMESAKES if namesakes else SHOWN + 1):
+            most = MAX_NAMESAKES if namesakes else SHOWN + 1
+            if len(found) >= most or not decided:
                 break
         if not found:
             raise JobsError(
@@ -174,11 +233,11 @@ class Dispatcher:
         if all(live.job.name == text for live in found):
             found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            some = ", ".join(live.job.short_id for live in found[:SHOWN])
+            first = ", ".join(live.job.short_id for live in found[:SHOWN])
             more = ", …" if len(found) > SHOWN else ""
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({some}{more}): say which, by more of its id",
+                f"{text!r} names more than one job ({first}{more}): say which, by more of its id",
             )
         return found[0]
 

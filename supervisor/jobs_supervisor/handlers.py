@@ -1,13 +1,17 @@
 """What each method does, once it was allowed. Of `follow`, only the response: see `follow`."""
 
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 
 import trio
 from attrs import evolve
 
+from jobs_plugins.plugins import Plugins
+from jobs_plugins.roles import Roles
+from jobs_proto.identity import Identity
 from jobs_proto.job import Job, signal_number
-from jobs_proto.methods import METHODS, PROTOCOL_VERSION
+from jobs_proto.methods import METHODS, PROTOCOL_VERSION, CanI
 from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
@@ -29,10 +33,14 @@ class Handlers:
 
     Args:
         jobs: all of them.
+        plugins: for their limits, and to tell of.
+        roles: what the installation says about who may do what.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, plugins: Plugins, roles: Roles) -> None:
         self._jobs = jobs
+        self._asked = plugins
+        self._roles = roles
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -62,27 +70,55 @@ class Handlers:
         return {
             "identity": who.name,
             "roles": list(who.roles),
+            "groups": list(who.groups),
+            "bound": who.bound,
             "fingerprint": who.fingerprint,
             "not_after": who.not_after,
         }
 
+    async def _can_i(self, call: Call) -> object:
+        asked: CanI = call.params
+        who = call.identity
+        if asked.identity is not None:
+            stranger = Identity(
+                name=asked.identity, roles=asked.roles, fingerprint="", not_after=""
+            )
+            who = self._roles.policy.bind(stranger)
+        decision = await call.consider(who)
+        return {
+            "identity": who.name,
+            "roles": list(who.roles),
+            "bound": who.bound,
+            "allow": decision.allow,
+            "why": decision.why,
+            "plugin": decision.plugin,
+        }
+
+    async def _policy(self, _call: Call) -> object:
+        rules = self._roles.policy.rules
+        return {"rules": [{"role": r.role, "action": r.action, "whose": r.whose} for r in rules]}
+
     async def _run(self, call: Call) -> object:
+        impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
-            return await self._jobs.rehearse(call.identity.name, call.params)
-        return unstructure(await self._jobs.submit(call.identity.name, call.params))
+            return await self._jobs.rehearse(call.identity.name, call.params, impose)
+        return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
 
     async def _list(self, call: Call) -> object:
         await self._jobs.restored()
         listed: list[dict[str, object]] = []
         size = 0
         for part in in_parts(self._candidates(call)):
-            for live in await call.visible(part):
+            seen, decided = await call.visible(part)
+            for live in seen:
                 size += _weight(live.job)
                 if size > LIST_BYTES:
                     return {"jobs": listed, "complete": False}
                 listed.append(unstructure(live.job))
                 if len(listed) == call.params.limit:
                     return {"jobs": listed, "complete": True}
+            if not decided:
+                return {"jobs": listed, "complete": False}
             await trio.lowlevel.checkpoint()
         return {"jobs": listed, "complete": True}
 
@@ -129,3 +165,6 @@ class Handlers:
 
     async def _follow(self, call: Call) -> object:
         return {"id": call.target.job.id, "start": call.params.start}
+
+    async def _plugins(self, _call: Call) -> object:
+        return self._asked.manager.describe()

@@ -14,7 +14,7 @@ that no exit record tells (it was lost, or never launched) is on the disk first,
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import structlog
 import trio
 from attrs import evolve
 
+from jobs_plugins import Kind
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
@@ -52,6 +53,9 @@ from jobs_supervisor.users import User, user_of
 LAUNCHES = 5
 """Tries to have a job launched that leave no trace of a shim, before it counts as failed."""
 
+LAUNCH_S = 5.0
+"""So long it is tried at least: a disk that is full may have room again in a moment."""
+
 START_S = 5.0
 """How long a signal waits for a job that is just being started."""
 
@@ -63,6 +67,9 @@ RETRY_S = (0.01, 2.0)
 
 LOOKUP_S = 5.0
 """How long it may take to find a user in a job's root directory."""
+
+Imposed = list[tuple[str, Limits]]
+Impose = Callable[[], Awaitable[Imposed]]
 
 log = structlog.get_logger()
 
@@ -104,7 +111,7 @@ class Jobs:
         self._retention = retention
         self._queue = Queue()
         self._running: Counter[str] = Counter()  # by owner
-        self._requests: dict[tuple[str, str], LiveJob] = {}
+        self._requests: dict[tuple[str, str], tuple[LiveJob, Write]] = {}
         self._boot = files.boot_id()
         self._reattachment = Reattachment()
 
@@ -147,25 +154,30 @@ class Jobs:
         if live.settled is not None:
             await live.settled.wait()
 
-    async def submit(self, owner: str, request: Run) -> Job:
+    async def submit(self, owner: str, request: Run, impose: Impose) -> Job:
         """Take a job on; give it once its record is on the disk.
 
+        Args:
+            owner: whose it is.
+            request: what was asked.
+            impose: asks the plugins for limits; not called for a request that has come before.
+
         Raises:
-            JobsError: the spec cannot be carried out here, the queue is full, or the request_id
-                was used for another request.
+            JobsError: the spec cannot be carried out here, the queue is full, the request_id
+                was used for another request, or a plugin refuses it.
         """
-        known = self._known(owner, request)
+        known = await self._known(owner, request)
         if known is not None:
             return known
         self._check(request)
-        granted = self._grant(request, await self._user(request.spec))
+        granted = self._grant(request, await self._user(request.spec), await impose())
         job_id = str(uuid.uuid4())
         if request.secrets:
             place = self.directory(job_id)
             await trio.to_thread.run_sync(secrets.write, place, request.secrets)
         try:
             # The same request may have come again while this one waited for a disk.
-            known = self._known(owner, request)
+            known = await self._known(owner, request)
             if known is None:
                 self._check(request)
                 return await self._take_on(owner, request, job_id, granted)
@@ -184,22 +196,16 @@ class Jobs:
             )
         )
         key = (owner, request.request_id or live.job.id)
-        self._requests[key] = live
         self.live[live.job.id] = live
         if launch := not self._queue and self._has_room(owner):
             self._prepare(live)
         failpoint("launch.before-record", live.job.id)
         write = self.store.offer(live.record)
+        self._requests[key] = live, write
         # In a task of the supervisor's: a client that goes away now must not strand the job.
         self._nursery.start_soon(self._take_up, live, write, key, launch)
-        await write.done.wait()
+        await _written(write)
         failpoint("launch.before-answer", live.job.id)
-        if write.error is not None:
-            raise JobsError(
-                "resource_exhausted",
-                f"the supervisor cannot write the job down ({write.error}), so it was not started; "
-                "an operator has to make room in its state directory",
-            )
         return live.job
 
     async def _take_up(
@@ -220,12 +226,19 @@ class Jobs:
             self._queue.push(live)
         self._admit()
 
-    def _known(self, owner: str, request: Run) -> Job | None:
-        """Give the job that this very request has made before."""
+    async def _known(self, owner: str, request: Run) -> Job | None:
+        """Give the job that this very request has made before, once it is on the disk.
+
+        Does not wait if there is none: the caller may then make it, and nobody comes between.
+        """
         if request.request_id is None:
             return None
-        live = self._requests.get((owner, request.request_id))
-        record = live.record if live else self.store.by_request(owner, request.request_id)
+        if taken := self._requests.get((owner, request.request_id)):
+            live, write = taken
+            await _written(write)
+            record: Record | None = live.record
+        else:
+            record = self.store.by_request(owner, request.request_id)
         if record is None:
             return None
         job = self.current(record).job
@@ -257,7 +270,7 @@ class Jobs:
                 "try again later",
             )
 
-    def _grant(self, request: Run, user: User) -> Granted:
+    def _grant(self, request: Run, user: User, imposed: Imposed) -> Granted:
         """Decide on the job's limits, or refuse them."""
         spec = request.spec
         return grant(
@@ -265,6 +278,7 @@ class Jobs:
             self._settings.default_limits,
             self._settings.max_limits,
             self._host.tree,
+            imposed=imposed,
             find_disk=lambda: disk_of(
                 spec.limits.io_device or (spec.isolation.rootfs or "") + spec.cwd, user
             ),
@@ -294,7 +308,7 @@ class Jobs:
                 "unavailable", f"{spec.isolation.rootfs} gave no answer within {LOOKUP_S:g} s"
             ) from None
 
-    async def rehearse(self, owner: str, request: Run) -> dict[str, object]:
+    async def rehearse(self, owner: str, request: Run, impose: Impose) -> dict[str, object]:
         """Give the steps that would set up a job; nothing is started or written down.
 
         Raises:
@@ -302,7 +316,7 @@ class Jobs:
         """
         self._check(request)
         user = await self._user(request.spec)
-        granted = self._grant(request, user)
+        granted = self._grant(request, user, await impose())
         job = _new_job(str(uuid.uuid4()), owner, request, granted)
         cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
         return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
@@ -352,13 +366,14 @@ class Jobs:
         """Judge and act until the job has ended; see the head of this file."""
         directory = self.directory(live.job.id)
         pause, longest = RETRY_S
-        launches = 0
+        launches, began = 0, trio.current_time()
         while not live.exited:
             try:
                 verdict = judge(directory)
                 if verdict is Verdict.FRESH:
+                    patient = trio.current_time() - began < LAUNCH_S or launches < LAUNCHES
+                    await self._launch(live, directory, tries_left=patient)
                     launches += 1
-                    await self._launch(live, directory, launches)
                 elif verdict is Verdict.ALIVE:
                     failpoint("reattach.before-connect", live.job.id)
                     link = await connect(directory)
@@ -376,13 +391,13 @@ class Jobs:
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
 
-    async def _launch(self, live: LiveJob, directory: Path, attempt: int) -> None:
+    async def _launch(self, live: LiveJob, directory: Path, *, tries_left: bool) -> None:
         """Ask for a launch and see the job to its end, if a shim comes of it."""
         if live.record.boot != self._boot:
             await self._lose(live, directory, "the host went down while it was being started")
             return
-        if attempt > LAUNCHES:
-            why = f"no shim could be started for it in {LAUNCHES} tries; see the supervisor's log"
+        if not tries_left:
+            why = f"no shim could be started for it within {LAUNCH_S:g} s; see the supervisor's log"
             job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
             await self._conclude(live, job)
             return
@@ -457,14 +472,14 @@ class Jobs:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.STARTED)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
             failpoint("pause.done", live.job.id)
             live.apply(event)
-            self.store.post(live.record)
+            self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -493,7 +508,7 @@ class Jobs:
         sweep(self.directory(job.id))
         failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
-        self._nursery.start_soon(self._forget, live, self.store.post(live.record))
+        self._nursery.start_soon(self._forget, live, self.store.post(live.record, Kind.EXITED))
         self._running[live.job.owner] -= 1
         self._admit()
 
@@ -678,7 +693,7 @@ class Jobs:
         """Give every job, or every one that has not exited."""
         if unfinished:
             # They are in memory, in the order in which they came; some not on the disk yet.
-            offered = {live.job.id for live in self._requests.values()}
+            offered = {live.job.id for live, _ in self._requests.values()}
             for live in reversed(list(self.live.values())):
                 if not live.exited and live.job.id not in offered:
                     yield live
@@ -696,6 +711,21 @@ def _link(live: LiveJob) -> ShimLink:
     return live.link
 
 
+async def _written(write: Write) -> None:
+    """Wait until a job is on the disk: before that, nobody may be told of it.
+
+    Raises:
+        JobsError: `resource_exhausted`: the disk does not take it.
+    """
+    await write.done.wait()
+    if write.error is not None:
+        raise JobsError(
+            "resource_exhausted",
+            f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+            "an operator has to make room in its state directory",
+        )
+
+
 def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
     return Job(
         id=job_id,
@@ -708,4 +738,5 @@ def _new_job(job_id: str, owner: str, request: Run, granted: Granted) -> Job:
         limits=granted.limits,
         timeout_s=request.spec.timeout_s,
         notes=granted.notes,
+        limited_by=granted.limited_by,
     )

@@ -2,24 +2,21 @@
 
 The settings give defaults, which are left out where the host cannot enforce them, and maximums,
 which are defaults that nobody may exceed. What was asked for by name is enforced or refused; with
-`best-effort` it is left out, and the job's notes say so.
+`best-effort` it is left out, and the job's notes say so. What plugins impose comes last, and can
+only tighten what there is then; the job's record says which of them did. It too is enforced or
+refused, unless the plugin itself says `best-effort`.
 """
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import attrs
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits
+from jobs_proto.tightest import LIMITS, tightest
 from jobs_supervisor.cgroups import NEEDED, Tree, check_against_host
 
-_NUMBERS = tuple(
-    field.name
-    for field in attrs.fields(Limits)
-    if field.name not in ("cpuset", "io_device", "enforcement")
-)
 _IO = tuple(name for name in NEEDED if name.startswith("io_"))
 
 
@@ -31,11 +28,13 @@ class Granted:
         limits: all of these are enforced.
         notes: what was asked for and is not; sentences.
         device: `major:minor` of the disk that I/O limits are about.
+        limited_by: for each limit that a plugin has set or tightened, that plugin.
     """
 
     limits: Limits
     notes: tuple[str, ...] = ()
     device: str | None = None
+    limited_by: dict[str, str] = field(factory=dict)
 
 
 def grant(
@@ -44,6 +43,7 @@ def grant(
     maximum: Limits,
     tree: Tree,
     *,
+    imposed: Iterable[tuple[str, Limits]] = (),
     find_disk: Callable[[], str],
 ) -> Granted:
     """Decide on a job's limits.
@@ -53,11 +53,12 @@ def grant(
         default: of the settings, for what was not asked.
         maximum: of the settings.
         tree: what the host can enforce.
+        imposed: by plugins, each with its name.
         find_disk: gives the disk that I/O limits are about; called if there are any.
 
     Raises:
         JobsError: `invalid_argument`: they make no sense on this host, or are over the maximum;
-            `failed_precondition`: the host cannot enforce them.
+            `failed_precondition`: the host cannot enforce them, or they contradict a plugin's.
     """
     check_against_host(asked)
     check_maximum(asked, maximum)
@@ -72,6 +73,14 @@ def grant(
     limits = _fill(_enforceable(asked, tree), default, maximum, tree)
     device = None
     notes = [f"not enforced: {sentence}" for sentence in unenforceable]
+    limited_by: dict[str, str] = {}
+    for plugin, each in imposed:
+        before = limits
+        limits = _impose(limits, plugin, each, tree)
+        changed = [name for name in LIMITS if getattr(limits, name) != getattr(before, name)]
+        limited_by |= dict.fromkeys(changed, plugin)
+        notes += [f"not enforced, though {plugin} has set it: {why}" for why in tree.check(each)]
+    limits = _without_swap(limits, tree)
     if any(getattr(limits, name) is not None for name in _IO):
         device = find_disk()
         if not tree.unified and (limits.io_write_bps or limits.io_write_iops):
@@ -79,7 +88,22 @@ def grant(
                 "cgroups of this host are v1: only direct writes are throttled (O_DIRECT), "
                 "not those that go through the page cache"
             )
-    return Granted(limits=limits, notes=tuple(notes), device=device)
+    return Granted(limits=limits, notes=tuple(notes), device=device, limited_by=limited_by)
+
+
+def _impose(limits: Limits, plugin: str, imposed: Limits, tree: Tree) -> Limits:
+    """Tighten limits by a plugin's."""
+    try:
+        check_against_host(imposed)
+        _check_nofile(imposed)
+        unenforceable = tree.check(imposed)
+        if unenforceable and imposed.enforcement == "required":
+            raise ValueError(f"this host cannot enforce that: {'; '.join(unenforceable)}")
+        return tightest(limits, _enforceable(imposed, tree))
+    except (JobsError, ValueError) as error:
+        raise JobsError(
+            "failed_precondition", f"the plugin {plugin} limits what may run here, but {error}"
+        ) from None
 
 
 def check_maximum(asked: Limits, maximum: Limits) -> None:
@@ -88,12 +112,17 @@ def check_maximum(asked: Limits, maximum: Limits) -> None:
     Raises:
         JobsError: `invalid_argument`: it is.
     """
-    for name in _NUMBERS:
-        value, most = getattr(asked, name), getattr(maximum, name)
-        if value is not None and most is not None and value > most:
+    try:
+        most = tightest(asked, maximum)
+    except ValueError as error:
+        raise JobsError("invalid_argument", f"{error} (max_limits)") from None
+    for name in LIMITS:
+        value = getattr(asked, name)
+        if value is not None and value != getattr(most, name):
             raise JobsError(
                 "invalid_argument",
-                f"{name} = {value:g} is more than this supervisor allows: {most:g} (max_limits)",
+                f"{name} = {value} is more than this supervisor allows: {getattr(maximum, name)} "
+                "(max_limits)",
             )
 
 
@@ -112,20 +141,21 @@ def _enforceable(limits: Limits, tree: Tree) -> Limits:
 
 def _fill(asked: Limits, default: Limits, maximum: Limits, tree: Tree) -> Limits:
     """Put defaults and maximums where nothing was asked, as far as they can be enforced."""
-    given: dict[str, object] = {}
-    for field in attrs.fields(Limits):
-        name = field.name
-        if name == "enforcement" or getattr(asked, name) is not None:
-            continue
-        value, most = getattr(default, name), getattr(maximum, name)
-        if name in _NUMBERS and most is not None:
-            value = most if value is None else min(value, most)
-        given[name] = value
-    limits = evolve(asked, **_values(_enforceable(evolve(Limits(), **given), tree), given))  # type: ignore[arg-type]
-    if limits.memory_bytes is not None and limits.swap_bytes is None and "swap" in tree.controllers:
-        # Else "64 MB" would mean 64 MB and as much swap as there is.
-        limits = evolve(limits, swap_bytes=0)
-    return limits
+    ours = tightest(default, maximum)
+    names = [*LIMITS, "io_device"]
+    given = {name: getattr(ours, name) for name in names if getattr(asked, name) is None}
+    return evolve(asked, **_values(_enforceable(evolve(Limits(), **given), tree), given))  # type: ignore[arg-type]
+
+
+def _without_swap(limits: Limits, tree: Tree) -> Limits:
+    """Else "64 MB" would mean 64 MB and as much swap as there is."""
+    if (
+        limits.memory_bytes is None
+        or limits.swap_bytes is not None
+        or "swap" not in tree.controllers
+    ):
+        return limits
+    return evolve(limits, swap_bytes=0)
 
 
 def _values(limits: Limits, names: dict[str, object]) -> dict[str, object]:

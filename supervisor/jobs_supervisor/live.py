@@ -86,9 +86,18 @@ class LiveJob:
         while self.total <= offset and not self.exited:
             change = self._changed
             if self.link is not None and not self._watching:
-                self._watching = True
-                await self.link.send(protocol.WATCH, {"offset": self.total})
+                await self._watch(self.link)
             await change.wait()
+
+    async def _watch(self, link: ShimLink) -> None:
+        """Ask the shim for news, for all who wait; if we are cancelled, another of them asks."""
+        self._watching = True
+        try:
+            await link.send(protocol.WATCH, {"offset": self.total})
+        except trio.Cancelled:
+            self._watching = False
+            self.wake()
+            raise
 
     async def until_exited(self) -> None:
         """Wait for the end."""

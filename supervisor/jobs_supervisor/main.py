@@ -8,19 +8,23 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 import trio
 
-from jobs_certs import CertsError, show
-from jobs_plugins.manager import PluginError, make_manager
+from jobs_certs import CertsError
+from jobs_plugins.events import Events
+from jobs_plugins.manager import make_manager
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.roles import Roles
+from jobs_plugins.sources import PluginError
 from jobs_proto.errors import JobsError
-from jobs_rpc.context import server_context
 from jobs_supervisor import dev, isolation
-from jobs_supervisor.audit import open_audit, set_up_logging
+from jobs_supervisor.access import load_access
+from jobs_supervisor.audit import log_failure, open_audit, set_up_logging
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
@@ -29,6 +33,7 @@ from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.notify import notify
+from jobs_supervisor.reload import Reloader
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.store import Store
@@ -134,24 +139,29 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _raise_file_limit()
-    plugins = Plugins(make_manager(), decide_s=settings.plugins.decide_s)
+    access = load_access(settings)
+    roles = Roles(access.policy)
+    manager = make_manager(
+        roles=roles,
+        directory=settings.plugins.dir,
+        disabled=settings.plugins.disabled,
+        config=settings.plugins.config,
+    )
+    plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
-    context = server_context(settings.server.cert, settings.server.key, settings.server.ca)
-    if (kind := show(settings.server.cert).kind) != "server":
-        raise JobsError(
-            "failed_precondition",
-            f"{settings.server.cert} is a {kind}'s certificate; issue one with --role server",
-        )
     listeners = await _listen(settings, arguments.config)
     audit = open_audit(settings.state_dir / "audit.log")
-    store = Store(settings.state_dir / "jobs.sqlite")
+    events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
+    store = Store(settings.state_dir / "jobs.sqlite", events.publish)
     forkserver = ForkServer()
     stop = trio.Event()
+    reloader = Reloader(settings, partial(load, arguments.config))
     async with trio.open_nursery() as writing:
         await writing.start(store.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
+            await nursery.start(reloader.listen)
             tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
             nursery.start_soon(forkserver.run, tree.shims)
             await forkserver.spawned.wait()
@@ -172,20 +182,23 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             )
             await jobs.restore(unfinished)
             nursery.start_soon(retention.run)
+            nursery.start_soon(events.run)
             dispatcher = Dispatcher(
                 plugins=plugins,
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs).table(),
+                handlers=Handlers(jobs, plugins, roles).table(),
             )
             server = Server(
                 settings=settings.server,
-                context=context,
+                access=access,
+                roles=roles,
                 plugins=plugins,
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
+            nursery.start_soon(reloader.run, server)
             _announce(settings, arguments, host.missing + walls.missing)
             notify("READY=1")
             await server.serve(listeners, stop)

@@ -9,6 +9,7 @@ moved into `quarantine`, counted, and left for a person to look at.
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -63,28 +64,28 @@ class Retention:
 
     async def _finish_tidying(self) -> None:
         await trio.to_thread.run_sync(self._empty, self._interrupted)
-        aside = alone = 0
+        counts: Counter[str] = Counter()
         while some := self._directories[-AT_ONCE:]:
             del self._directories[-AT_ONCE:]
             for name in self._store.unknown(some):
                 with suppress(FileNotFoundError):  # removed meanwhile, with its record
-                    if self._set_aside(self._jobs / name):
-                        aside += 1
-                    else:
-                        alone += 1
+                    counts[self._set_aside(self._jobs / name)] += 1
             await trio.lowlevel.checkpoint()
-        log.info("tidied", trash=len(self._interrupted), quarantined=aside, left_alone=alone)
+        log.info("tidied", trash=len(self._interrupted), **counts)
 
-    def _set_aside(self, directory: Path) -> bool:
-        """Put a directory that has no record into quarantine, unless a shim has it."""
+    def _set_aside(self, directory: Path) -> str:
+        """Put a directory that has no record into quarantine; say what became of it."""
         if judge(directory) is Verdict.ALIVE:
             log.error("a shim runs a job that has no record; it is left alone", dir=str(directory))
-            return False
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+            return "left_alone"
         secrets.forget(directory)
+        with suppress(OSError):
+            directory.rmdir()  # it held nothing else: of a `run` that was not answered
+            return "removed"
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
         directory.rename(self._quarantine / f"{directory.name}.{time.time_ns()}")
         log.error("a job's directory without a record was put into quarantine", job=directory.name)
-        return True
+        return "quarantined"
 
     async def run(self) -> None:
         """Finish `tidy`; then forget what is too old, too many or too large, again and again."""

@@ -4,28 +4,37 @@ Whatever a client does, it is its own connection that ends: a handshake that nev
 are no protocol, a message that is too large, silence. Each wait on it has a deadline with a name.
 """
 
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 import trio
-from OpenSSL import SSL
+from cryptography import x509
 
 from jobs_certs import CertsError, describe
 from jobs_plugins.plugins import Plugins
+from jobs_plugins.policy import Policy
+from jobs_plugins.roles import Roles
 from jobs_proto.connection import Connection, Notification, Request, chunk_head
 from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.identity import Identity
 from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
 from jobs_rpc.tls import TLSStream
+from jobs_supervisor.access import Access
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.shortage import set_up_accept_log, shortage
 
 GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
+
+CUT_S = 0.5
+"""The same, of one that is to have nothing more from us."""
 
 log = structlog.get_logger()
 
@@ -35,7 +44,8 @@ class Server:
 
     Args:
         settings: limits and deadlines.
-        context: TLS, with our certificate.
+        access: who is let in.
+        roles: the plugin, whose rules are those of `access`.
         plugins: for identities.
         dispatcher: for requests.
         jobs: for output.
@@ -45,19 +55,22 @@ class Server:
         self,
         *,
         settings: ServerSettings,
-        context: SSL.Context,
+        access: Access,
+        roles: Roles,
         plugins: Plugins,
         dispatcher: Dispatcher,
         jobs: Jobs,
     ) -> None:
         self.settings = settings
-        self._context = context
+        self.access = access
+        self._roles = roles
         self._plugins = plugins
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
         self._rested = trio.Event()
         self._connections = 0
+        self._clients: set[Client] = set()
 
     async def serve(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
         """Serve everybody who connects until `stop`; then drain.
@@ -65,6 +78,7 @@ class Server:
         Draining: nobody new; requests that are being answered are finished, within `drain_s`; those
         that wait for a job, and followers, are cut off, and come back to the next supervisor.
         """
+        set_up_accept_log()
         async with trio.open_nursery() as connections, trio.open_nursery() as listening:
             listening.start_soon(
                 partial(
@@ -77,6 +91,44 @@ class Server:
                 while self._working:
                     await self._rested.wait()
             connections.cancel_scope.cancel()
+
+    async def admit_by(self, access: Access) -> int:
+        """Go by another certificate, list of the revoked, policy; give how many that cuts off.
+
+        New connections and requests do so at once. Those who are connected are looked at again, and
+        what they wait for or follow is decided again; listeners stay.
+        """
+        self.access = access
+        self._roles.policy = access.policy
+        connected = tuple(self._clients)
+        for client in connected:
+            client.bind(access.policy)  # at once, whatever time the plugins take
+        async with trio.open_nursery() as nursery:
+            for client in connected:
+                nursery.start_soon(client.review)
+        return sum(client.refusal is not None for client in connected)
+
+    async def recognise(self, client: "Client") -> None:
+        """Find out who a client is, by what counts when this returns.
+
+        Raises:
+            JobsError: `permission_denied`: nobody who is let in.
+        """
+        access = None
+        while access is not self.access:
+            access = self.access
+            if fault := access.trust.fault(client.certificate):
+                raise JobsError("permission_denied", fault)
+            client.known = await self._identify(client.certificate)
+        client.bind(access.policy)
+
+    async def _identify(self, certificate: x509.Certificate) -> Identity:
+        try:
+            return await self._plugins.identify(describe(certificate))
+        except CertsError as error:
+            raise JobsError(
+                "permission_denied", f"your certificate cannot be used: {error}"
+            ) from None
 
     def start_work(self) -> None:
         """Count a request that is being answered."""
@@ -94,13 +146,16 @@ class Server:
             await trio.aclose_forcefully(raw)
             return
         self._connections += 1
-        stream = TLSStream(raw.socket, self._context, server_name=None)
+        stream = TLSStream(raw.socket, self.access.context, server_name=None)
         try:
             await self._serve_stream(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
-        except Exception:
-            log.exception("a connection failed")  # ours: the client is cut off, the rest goes on
+        except Exception as error:  # the client is cut off, the rest goes on
+            if shortage(_first(error)) is None:
+                log.exception("a connection failed")  # ours
+            else:
+                log.error("a connection ended", why=str(_first(error)))  # noqa: TRY400  # it says all
         finally:
             self._connections -= 1
             await trio.aclose_forcefully(stream)
@@ -113,20 +168,35 @@ class Server:
             log.info("a client did not finish its handshake in time")
             return
         connection = Connection(max_message=self.settings.max_message)
-        client = Client(self, Channel(stream, connection))
+        client = Client(self, Channel(stream, connection), stream.peer_certificate)
         try:
-            client.identity = await self._plugins.identify(describe(stream.peer_certificate))
-        except (JobsError, CertsError) as error:
-            if error.__cause__ is not None:
-                log.exception("a plugin failed to identify a client", exc_info=error.__cause__)
-            message = (
-                error
-                if isinstance(error, JobsError)
-                else JobsError("permission_denied", f"your certificate cannot be used: {error}")
-            )
-            await client.last_words(message)
+            await self.recognise(client)
+        except JobsError as error:
+            await client.last_words(error)
             return
-        await client.serve()
+        self._clients.add(client)  # from here on it is looked at whenever anything is reloaded
+        try:
+            with trio.move_on_after(seconds_left(client.certificate)) as life:
+                await client.serve()
+            if life.cancelled_caught:
+                await client.cut(JobsError("permission_denied", "your certificate has ended"))
+        finally:
+            self._clients.discard(client)
+
+
+class Standing:
+    """A call that goes on after it was allowed, as long as it is: a wait, a follow.
+
+    Attributes:
+        call: as it was allowed.
+        scope: around what it does.
+        refusal: why it may not go on.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.scope = trio.CancelScope()
+        self.refusal: JobsError | None = None
 
 
 class Client:
@@ -135,13 +205,24 @@ class Client:
     Args:
         server: whose it is.
         channel: to the client.
+        certificate: the client's.
+
+    Attributes:
+        known: as plugins know it.
+        identity: that, with what the policy binds it to; another object after each reload, even if
+            it says the same.
+        refusal: why it was, or is being, cut off.
     """
 
+    known: Identity
     identity: Identity
 
-    def __init__(self, server: Server, channel: Channel) -> None:
+    def __init__(self, server: Server, channel: Channel, certificate: x509.Certificate) -> None:
+        self.certificate = certificate
         self._server = server
         self._channel = channel
+        self.refusal: JobsError | None = None
+        self._standing: set[Standing] = set()
         self._busy = 0
         self._listing = trio.Lock()  # many lists that nobody reads would be much memory
 
@@ -150,6 +231,41 @@ class Client:
         with trio.move_on_after(GOODBYE_S):
             await self._channel.send(Connection.notify("error", error.to_wire()))
             await self._channel.aclose()
+
+    def bind(self, policy: Policy) -> None:
+        """Have the roles and groups that a policy gives it."""
+        self.identity = policy.bind(self.known)
+
+    async def cut(self, error: JobsError) -> None:
+        """End the connection now, with a word about why if the client takes it in time."""
+        if self.refusal is not None:
+            return
+        self.refusal = error
+        log.info("a client was cut off", who=self.identity.name, why=error.message)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with trio.move_on_after(CUT_S):
+                await self.last_words(error)
+        await trio.aclose_forcefully(self._channel.stream)
+
+    async def review(self) -> None:
+        """Find out whether it may still be here, and go on with what it does."""
+        try:
+            await self._server.recognise(self)
+        except JobsError as error:
+            await self.cut(error)
+            return
+        async with trio.open_nursery() as nursery:
+            for standing in self._standing:
+                nursery.start_soon(self._review, standing)
+
+    async def _review(self, standing: Standing) -> None:
+        try:
+            await self._server.dispatcher.ask_again(self.identity, standing.call)
+        except JobsError as error:
+            standing.refusal = error
+            if METHODS[standing.call.method].takes_over:
+                await self.cut(error)  # it has the connection for itself
+            standing.scope.cancel()
 
     async def serve(self) -> None:
         """Answer requests until the client goes, breaks the protocol or falls silent."""
@@ -205,15 +321,51 @@ class Client:
         """Send the one response; give the call if it was allowed and answered."""
         call, error, result = None, None, None
         try:
-            call = await self._server.dispatcher.ask(self.identity, request.method, request.params)
-            result = await self._server.dispatcher.answer(call)
+            call = await self._decide(request)
+            result = await self._while_allowed(call, partial(self._server.dispatcher.answer, call))
         except JobsError as refusal:
             error = refusal
-        except Exception:
-            log.exception("a request failed", method=request.method, who=self.identity.name)
-            error = JobsError("internal", f"{request.method} failed; the supervisor's log says why")
+        except Exception as failure:
+            if (error := shortage(failure)) is not None:
+                log.error("a request was not answered", method=request.method, why=str(failure))  # noqa: TRY400  # it says all
+            else:
+                log.exception("a request failed", method=request.method, who=self.identity.name)
+                why = f"{request.method} failed; the supervisor's log says why"
+                error = JobsError("internal", why)
         await self._channel.send(self._channel.connection.respond(request.id, error, result))
         return None if error else call
+
+    async def _decide(self, request: Request) -> Call:
+        """Have a request decided by what counts when this returns."""
+        while True:
+            who = self.identity
+            call = await self._server.dispatcher.ask(who, request.method, request.params)
+            if self.refusal is not None:
+                raise self.refusal
+            if who is self.identity:
+                return call
+
+    async def _while_allowed(self, call: Call, work: Callable[[], Awaitable[object]]) -> object:
+        """Do what a call is about; if that takes long, as long as the caller may.
+
+        Raises:
+            JobsError: `permission_denied`: it may not any more.
+        """
+        if call.method != "wait" and not METHODS[call.method].takes_over:
+            return await work()  # it is done at once, or as good as done
+        standing = Standing(call)
+        self._standing.add(standing)
+        result = None
+        try:
+            if call.identity is not self.identity:  # a reload came in between
+                await self._server.dispatcher.ask_again(self.identity, call)
+            with standing.scope:
+                result = await work()
+        finally:
+            self._standing.discard(standing)
+        if standing.refusal is not None:
+            raise standing.refusal
+        return result
 
     async def _take_over(self, request: Request) -> None:
         call = await self._decide_and_answer(request)
@@ -222,7 +374,11 @@ class Client:
         directory = self._server.jobs.directory(call.target.job.id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, nursery.cancel_scope)
-            await follow(call.target, directory, call.params, self)
+            work = partial(follow, call.target, directory, call.params, self)
+            try:
+                await self._while_allowed(call, work)
+            except JobsError as error:
+                await self.cut(error)
             nursery.cancel_scope.cancel()
 
     async def _until_gone(self, scope: trio.CancelScope) -> None:
@@ -239,6 +395,11 @@ class Client:
         """Send one `chunk` notification, without copying its data."""
         head = chunk_head(offset, stream, time, len(data))
         await self._channel.send(head, memoryview(data))
+
+
+def seconds_left(certificate: x509.Certificate) -> float:
+    """Give how long a certificate is still valid; less than nothing if it is not."""
+    return (certificate.not_valid_after_utc - datetime.now(UTC)).total_seconds()
 
 
 def _first(error: BaseException) -> BaseException:

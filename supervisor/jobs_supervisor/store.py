@@ -14,7 +14,8 @@ A row holds the job as MessagePack, and beside it the few columns that are searc
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
+from jobs_plugins import JobEvent, Kind
 from jobs_proto import files
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
-from jobs_proto.job import Job
+from jobs_proto.job import Job, timestamp
 from jobs_proto.phases import Phase
 from jobs_proto.wire import structure, unstructure
 
@@ -35,6 +37,8 @@ RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
 
 log = structlog.get_logger()
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 _SCHEMA = f"""
 CREATE TABLE jobs (
@@ -98,6 +102,7 @@ class Write:
         record: the row; or the id of one that is to be deleted.
         keep: try again until it is there.
         tried: set when the disk has taken it or not, for the first time.
+        kind: what has happened, for plugins; None: nothing that they are told.
         done: set when it is on the disk, or refused.
         error: why it was refused; None: it is on the disk.
     """
@@ -105,6 +110,7 @@ class Write:
     record: Record | str
     keep: bool
     tried: trio.Event = field(factory=trio.Event)
+    kind: Kind | None = None
     done: trio.Event = field(factory=trio.Event)
     error: sqlite3.Error | None = None
 
@@ -114,12 +120,16 @@ class Store:
 
     Args:
         path: the database's file; made if it is not there.
+        publish: is told what has happened, in order, when it is on the disk.
 
     Raises:
         JobsError: `failed_precondition`: the file is of a later version, or is no database.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, publish: Callable[[JobEvent], None] = lambda _event: None
+    ) -> None:
+        self._publish = publish
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
         try:
             self._reader = sqlite3.connect(path, isolation_level=None)
@@ -150,17 +160,17 @@ class Store:
         """Write a change of a record; return when it is on the disk."""
         await self.post(record).done.wait()
 
-    def post(self, record: Record) -> Write:
+    def post(self, record: Record, kind: Kind | None = None) -> Write:
         """Have a change of a record written, in order, however long it takes."""
-        return self._enqueue(Write(record, keep=True))
+        return self._enqueue(Write(record, keep=True, kind=kind))
 
     def offer(self, record: Record) -> Write:
         """Have a new record written, or refused."""
-        return self._enqueue(Write(record, keep=False))
+        return self._enqueue(Write(record, keep=False, kind=Kind.QUEUED))
 
     async def delete(self, ids: Iterable[str]) -> None:
         """Delete the records with these ids; return when they are gone."""
-        for write in [self._enqueue(Write(ident, keep=True)) for ident in ids]:
+        for write in [self._enqueue(Write(i, keep=True, kind=Kind.REMOVED)) for i in ids]:
             await write.done.wait()
 
     def _enqueue(self, write: Write) -> Write:
@@ -194,6 +204,8 @@ class Store:
             if not (error and write.keep):
                 write.error = error
                 write.done.set()
+                if error is None and write.kind is not None:
+                    self._publish(_event(write, write.kind))
         if error:
             log.error("cannot write records", why=str(error), waiting=len(kept))
         if not self._pending:
@@ -299,10 +311,24 @@ def _optional(blob: bytes | None) -> Any:
     return None if blob is None else files.decode(blob)
 
 
+def _event(write: Write, kind: Kind) -> JobEvent:
+    job = write.record.job if isinstance(write.record, Record) else None
+    job_id = write.record if isinstance(write.record, str) else write.record.job.id
+    return JobEvent(kind=kind, job_id=job_id, time=timestamp(time.time_ns()), job=job)
+
+
 def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
     if isinstance(record, str):
         return "DELETE FROM jobs WHERE id = ?", (record,)
     return _PUT, _row(record)
+
+
+def _finished_ns(job: Job) -> int:
+    """Give when a job has ended, as everybody was told: not when we came to write it down."""
+    if job.finished_at is None:
+        return time.time_ns()
+    since = datetime.fromisoformat(job.finished_at) - _EPOCH
+    return since // timedelta(microseconds=1) * 1000
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -311,7 +337,7 @@ def _row(record: Record) -> tuple[object, ...]:
         job.id,
         job.owner,
         job.name,
-        time.time_ns() if job.phase is Phase.EXITED else None,
+        _finished_ns(job) if job.phase is Phase.EXITED else None,
         job.output.kept,
         record.request_id,
         record.boot,

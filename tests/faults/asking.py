@@ -1,15 +1,17 @@
 """The clients of a schedule: they ask, and write down what they were answered."""
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
 from history import Call, Followed, Told
-from schedule import Act, Part
+from occasion import Act
+from schedule import Part
 
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Job
+from jobs_proto.job import Job, Limits
 from jobs_rpc import Client, End
 
 OWNERS = {"dev": "admin", "dev-alice": "alice"}
@@ -30,16 +32,16 @@ class Asking:
     def __init__(self, client: Client, part: Part) -> None:
         self._client = client
         self._part = part
-        self.told = Told(part.work, OWNERS[part.context], request_id=str(uuid.uuid4()))
+        self.told = Told(
+            part.work, OWNERS[part.context], request_id=str(uuid.uuid4()), priority=part.priority
+        )
         self.acted = trio.Event()
 
     async def run(self) -> None:
         """Play the part to its end."""
         await trio.sleep(self._part.at)
-        try:
-            self.told.job = await self._request()
-        except JobsError as error:
-            self.told.refused = error
+        await self._ask_for_it()
+        if self.told.job is None:
             self.acted.set()
             return
         async with trio.open_nursery() as nursery, self._acting() as acting:
@@ -54,12 +56,30 @@ class Asking:
             yield nursery
         self.acted.set()
 
+    async def _ask_for_it(self) -> None:
+        self.told.asked_at = time.time()
+        async with trio.open_nursery() as nursery:
+            if self._part.twice:
+                nursery.start_soon(self.again)
+            try:
+                self.told.job = await self._request()
+            except JobsError as error:
+                self.told.refused = error
+            self.told.answered_at = time.time()
+        for call in self.told.calls:
+            if isinstance(call.answer, Job):  # of the two only one may have been lucky
+                self.told.job, self.told.refused = self.told.job or call.answer, None
+
     async def _request(self) -> Job:
         work = self._part.work
         return await self._client.run(
             work.argv,
             timeout_s=work.timeout_s,
+            limits=Limits(output_max_bytes=work.cap),
+            output_policy=work.policy,
             name=work.key,
+            priority=self.told.priority,
+            secrets=work.secrets,
             request_id=self.told.request_id,
         )
 
@@ -101,13 +121,37 @@ class Asking:
         """Ask once: whether that was heard is part of what is tried."""
         await self._call("kill", lambda: self._client.kill(self.id, signal, grace_s))
 
+    async def update(self) -> None:
+        await self._call("update", self._update)
+
+    async def _update(self) -> Job:
+        return await self._client.update(self.id, output_max_bytes=self.told.work.raised)
+
     async def kill_surely(self) -> None:
+        await self._surely("kill", lambda: self._client.kill(self.id, "TERM", 0.2))
+
+    async def update_surely(self) -> None:
+        await self._surely("update", self._update)
+
+    async def _surely(self, what: str, ask: Callable[[], Awaitable[Job]]) -> None:
         """Ask until it is answered."""
         while True:
-            answer = await self._call("kill", lambda: self._client.kill(self.id, "TERM", 0.2))
-            if isinstance(answer, Job) or answer.code != "unavailable":
+            answer = await self._call(what, ask)
+            if isinstance(answer, Job) or answer.code not in ("unavailable", "resource_exhausted"):
                 return
             await trio.sleep(0.1)
+
+    async def find(self) -> None:
+        """Find the job of a request that got no answer: it may have been heard all the same."""
+        jobs = None
+        while jobs is None:
+            try:
+                jobs = await self._client.list(all=True)
+            except JobsError:
+                await trio.sleep(0.1)
+        for job in jobs:
+            if job.name == self.told.work.key:
+                self.told.job, self.told.refused = job, None
 
     async def follow(self, start: int = 0) -> None:
         """Follow to the end, across everything."""

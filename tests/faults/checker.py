@@ -5,11 +5,17 @@ Each check gives sentences; none means that all is as it was promised.
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import permutations
 
 from history import Followed, History, Told
 
+from jobs_proto.files import KEEP_TAIL
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
+
+GRAIN = 4096
+"""Under a cap, space is given back by blocks of so many bytes."""
 
 UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
 """Where a shim can die and its job is not lost: there is no identity yet, it is launched again."""
@@ -19,7 +25,7 @@ def violations(history: History) -> list[str]:
     """Give everything that must not be."""
     if history.cut_short:
         return [*history.faults, *_at_most_once(history)]
-    found = [*history.faults, *_at_most_once(history), *_known(history)]
+    found = [*history.faults, *_at_most_once(history), *_known(history), *_queue(history)]
     for told in history.told.values():
         if told.refused is not None:
             found += _refusal(history, told)
@@ -46,27 +52,95 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 def _known(history: History) -> Iterator[str]:
     listed = {job.id: job for job in history.listed}
+    gone = _forgotten(history) | {
+        told.job.id for told in history.told.values() if told.job is not None and told.removed
+    }
     for job, times in Counter(job.id for job in history.listed).items():
         if times > 1:
             yield f"job {job} is listed {times} times"
     for key, job, _pid in history.executed:
-        if job not in listed and not (key in history.told and history.told[key].removed):
+        if job not in listed and job not in gone:
             yield f"{key}: job {job} was executed, and there is no record of it"
     for told in history.told.values():
-        if told.job is not None and told.removed == (told.job.id in listed):
-            yield f"{_name(told)}: removed: {told.removed}, listed: {told.removed}"
+        if told.job is not None and (told.job.id in gone) == (told.job.id in listed):
+            there = told.job.id in listed
+            yield f"{_name(told)}: it is to be {'gone' if there else 'kept'}; listed: {there}"
     for job in history.listed:
         if job.phase != "exited":
             yield f"job {job.id} is {job.phase} after everything had ended"
 
 
+def _forgotten(history: History) -> set[str]:
+    """Give the jobs that are not to be kept: all but those that have ended last."""
+    ended = [t.final for t in history.told.values() if t.final is not None and not t.removed]
+    newest_first = sorted(ended, key=lambda job: job.finished_at or "", reverse=True)
+    return {job.id for job in newest_first[history.kept :]} if history.kept is not None else set()
+
+
 def _refusal(history: History, told: Told) -> Iterator[str]:
-    if told.refused.code not in {"unavailable", *history.refusals_allowed}:
+    allowed = {"unavailable", *history.refusals_allowed}
+    others = [t for t in history.told.values() if 0 < t.asked_at < told.answered_at]
+    if len(others) > history.max_queued:  # itself is one
+        allowed.add("resource_exhausted")
+    if told.refused.code not in allowed:
         yield f"{_name(told)}: refused: {told.refused}"
     if told.refused.code != "unavailable" and any(
         key == told.work.key for key, _, _ in history.executed
     ):
         yield f"{_name(told)}: it was refused, and executed all the same"
+
+
+# -- the queue -----------------------------------------------------------------------------------
+
+
+def _queue(history: History) -> Iterator[str]:
+    finals = [(told, told.final) for told in history.told.values()]
+    ran = [told for told, job in finals if job and job.started_at and job.finished_at]
+    yield from _crowd("all owners", ran, history.max_running)
+    for owner in {told.owner for told in ran}:
+        own = [told for told in ran if told.owner == owner]
+        yield from _crowd(owner, own, history.max_running_per_owner)
+        if 1 in (history.max_running, history.max_running_per_owner):
+            yield from _order(own)
+    yield from _waiting(history, ran)
+
+
+def _crowd(who: str, ran: list[Told], cap: int) -> Iterator[str]:
+    """So many at most run at once. An end comes before a start of the same moment."""
+    changes = []
+    for told in ran:
+        first, last = told.final.started_at, told.final.finished_at
+        if first <= last:  # else a clock was set back between the two
+            changes += [(first, 1), (last, -1)]
+    running = most = 0
+    for _time, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    if most > cap:
+        yield f"{most} jobs of {who} ran at once, and only {cap} may"
+
+
+def _order(ran: list[Told]) -> Iterator[str]:
+    """One after the other: who had asked before the other did, and is no less urgent, is first."""
+    for first, second in permutations(ran, 2):
+        before = first.answered_at < second.asked_at and first.priority >= second.priority
+        if before and second.final.started_at < first.final.started_at:
+            yield f"{_name(second)} was started before {_name(first)}, which was asked for earlier"
+
+
+def _waiting(history: History, ran: list[Told]) -> Iterator[str]:
+    """Those that were taken on and had not started: the queue, and what was just being launched."""
+    most = history.max_queued + history.max_running
+    for told in ran:
+        now = told.answered_at
+        count = sum(t.answered_at <= now < _seconds(t.final.started_at) for t in ran)
+        if count > most:
+            yield f"{count} jobs waited at once, and only {most} may"
+            return
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
 
 
 # -- one job -------------------------------------------------------------------------------------
@@ -77,6 +151,8 @@ def _job(history: History, told: Told) -> Iterator[str]:
     if job is None:
         yield "it cannot be inspected at the end"
         return
+    if job.finished_at is None:
+        yield "it has ended, and has no end time"
     yield from _answers(told, job)
     yield from _outcome(history, told, job)
     yield from _evidence(history, told, job)
@@ -177,16 +253,53 @@ def _output(history: History, told: Told, job: Job) -> Iterator[str]:
         yield from (f"follow {number}: {fault}" for fault in _sequence(followed))
         if followed.end is not None and followed.end.job != job:
             yield f"follow {number}: it ended with {followed.end.job}, and the job is {job}"
-        yield from (f"follow {number}: {fault}" for fault in _same(followed, whole))
+        check = _same(followed, whole) if told.work.cap is None else _placed(told, followed)
+        yield from (f"follow {number}: {fault}" for fault in check)
     if whole.end is None:
         return
     if whole.end.total != job.output.total:
         yield f"follow gave {whole.end.total} bytes, and the job has {job.output.total}"
     gaps = [item for item in whole.items if isinstance(item, Gap)]
+    if told.work.cap is not None:
+        yield from _capped(history, told, job, gaps)
+        return
     if gaps and not history.gaps_allowed:
         yield f"its output has gaps: {gaps}"
     if not gaps:
         yield from _bytes(told, job, whole)
+
+
+def _placed(told: Told, followed: Followed) -> Iterator[str]:
+    """Whatever is dropped, and when: a byte that is given is the one that was written there."""
+    for item in followed.items:
+        first, past = _span(item)
+        if isinstance(item, Chunk) and item.data != told.work.stdout[first:past]:
+            agree = _common(item.data, told.work.stdout[first:past])
+            yield f"at {first + agree} is a byte that it has not written there"
+
+
+def _capped(history: History, told: Told, job: Job, gaps: list[Gap]) -> Iterator[str]:
+    """What is kept under a cap: the end, the beginning, or all, as its policy says."""
+    work, total = told.work, job.output.total
+    caps = [work.cap, work.raised] if told.asked("update") and work.raised else [work.cap]
+    if job.exit.code is not None and total != len(work.stdout):
+        yield f"{total} bytes of output, and it wrote {len(work.stdout)}"
+    if job.limits.output_max_bytes not in caps or (
+        any(call.what == "update" and isinstance(call.answer, Job) for call in told.calls)
+        and job.limits.output_max_bytes != work.raised
+    ):
+        yield f"its cap is {job.limits.output_max_bytes}; asked for were {caps}"
+    if history.gaps_allowed:
+        return
+    kept = total - sum(gap.to - gap.from_ for gap in gaps)
+    if kept > max(caps):
+        yield f"{kept} bytes are kept, and its cap is {max(caps)}"
+    if kept < min(total, min(caps) - GRAIN) and job.outcome != "lost":
+        yield f"{kept} bytes are kept of {total}, and its cap is {min(caps)}"
+    at_head = (0, job.output.retained_from)
+    tail = work.policy == KEEP_TAIL
+    if gaps and len(caps) == 1 and [_span(g) for g in gaps] != [at_head if tail else (kept, total)]:
+        yield f"its gaps are {gaps}, and it is to {work.policy} ({job.output})"
 
 
 def _sequence(followed: Followed) -> Iterator[str]:
@@ -270,7 +383,9 @@ def _bytes(told: Told, job: Job, whole: Followed) -> Iterator[str]:
 
 
 def _common(a: bytes, b: bytes) -> int:
-    """Give how many bytes at the start are the same."""
-    return next(
-        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
+    """Give how many bytes at the start are the same: by bisection, as C compares."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low

@@ -21,6 +21,11 @@ def _in_code() -> tuple[str, ...]:
 ARMED = _in_code()
 
 
+def setting(folder: Path) -> str:
+    """Give what stands in the environment of those who heed the failpoints of a folder."""
+    return f"{failpoint.VARIABLE}={folder}"
+
+
 class Failpoints:
     """The folder of one schedule.
 
@@ -36,7 +41,7 @@ class Failpoints:
     @property
     def setting(self) -> str:
         """What a process has in its environment that heeds them, and what shims are known by."""
-        return f"{failpoint.VARIABLE}={self.folder}"
+        return setting(self.folder)
 
     def arm(self, name: str) -> None:
         """Have the next process that comes by die."""

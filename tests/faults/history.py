@@ -34,6 +34,8 @@ class Told:
         work: what it was to do.
         owner: who asked.
         request_id: of its `run`, whose answer is `job`.
+        priority: likewise.
+        asked_at, answered_at: when, by the host's clock.
         refused: `run`'s error instead.
         calls: the others.
         follows: with those that began after its end.
@@ -44,6 +46,9 @@ class Told:
     work: Work
     owner: str
     request_id: str
+    priority: int = 0
+    asked_at: float = 0.0
+    answered_at: float = 0.0
     job: Job | None = None
     refused: JobsError | None = None
     calls: list[Call] = field(factory=list)
@@ -86,6 +91,8 @@ class History:
         kills: all of them.
         listed: what `list` gave at the end, to somebody who may see all.
         executed: `(key, job id, pid)` from the jobs' own evidence.
+        max_running, max_running_per_owner, max_queued: of the supervisor's settings.
+        kept: of the jobs that had ended, so many were to be kept at last; None: all.
         gaps_allowed: the disk was full for a while.
         refusals_allowed: codes with which a `run` may be refused.
         cut_short: it came to no end, so nobody knows what became of each job.
@@ -96,6 +103,10 @@ class History:
     kills: list[Kill] = field(factory=list)
     listed: list[Job] = field(factory=list)
     executed: list[tuple[str, str, int]] = field(factory=list)
+    max_running: int = 1000
+    max_running_per_owner: int = 1000
+    max_queued: int = 10_000
+    kept: int | None = None
     gaps_allowed: bool = False
     refusals_allowed: frozenset[str] = frozenset()
     cut_short: bool = False

@@ -1,27 +1,40 @@
 """Plays a schedule: clients ask, processes die, everything ends; gives the history."""
 
+import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import schedule
 import trio
 from asking import Asking
 from attrs import frozen
 from history import History
-from schedule import DESCRIPTORS, DISK, Fault, Schedule
+from occasion import Fault
+from schedule import DESCRIPTORS, DISK, Schedule
 from world import World
 
-from jobs_certs import init, issue
+from jobs_certs import authority, init, issue
 from jobs_proto.errors import JobsError
+from jobs_proto.files import BLOCK
+from jobs_proto.job import Job
 from jobs_rpc import Client
 
-SETTLE_S = 60.0
-"""How long everything may take to end, once nothing goes wrong any more."""
+SETTLE_S = 180.0
+"""How long everything may take to end, on a host that has much else to do: what hangs, hangs."""
+
+EARLIER = timedelta(days=1)
+"""Certificates are valid from so long ago: clocks are set back by more than they allow for."""
 
 ASK_S = 10.0
 """How long a supervisor that was found wanting may take to say what it has."""
+
+CAPS = ("max_running", "max_running_per_owner", "max_queued")
 
 REFUSALS = {
     DISK: frozenset({"resource_exhausted"}),
@@ -37,7 +50,7 @@ class Played:
         history: for the checker.
         reached: names of failpoints that somebody came by.
         starts: of the supervisor.
-        cuts: connections that were cut.
+        faults: that are no kills: what, and how often.
         log: the supervisor's.
     """
 
@@ -45,7 +58,7 @@ class Played:
     history: History
     reached: set[str]
     starts: int
-    cuts: int
+    faults: Counter[str]
     log: str
 
 
@@ -54,47 +67,52 @@ def certificates() -> Iterator[Path]:
     """Give a folder with what `--dev` would make for each supervisor anew."""
     with tempfile.TemporaryDirectory() as folder:
         certs = Path(folder) / "certs"
-        init(certs, name="Jobs development CA")
-        issue(certs, "server", role="server", sans=["localhost", "127.0.0.1", "::1"])
-        for name, role in (("admin", "admin"), ("alice", "operator"), ("viewer", "viewer")):
-            issue(certs, name, role=role)
+        with mock.patch.object(authority, "BACKDATE", EARLIER):
+            init(certs, name="Jobs development CA")
+            issue(certs, "server", role="server", sans=["localhost", "127.0.0.1", "::1"])
+            for name, role in (("admin", "admin"), ("alice", "operator"), ("viewer", "viewer")):
+                issue(certs, name, role=role)
         yield certs
 
 
-def play(seed: int, certs: Path) -> Played:
+def play(seed: int, certs: Path, folder: Path) -> Played:
     """Play the schedule of a seed.
 
     Args:
         seed: any number.
         certs: of `certificates`.
+        folder: to be made, and removed at the end; where jobs and inits see it as we do.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
-        # Where jobs and inits see the same as we: they have a /tmp and a /var/tmp of their own.
-        scratch = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="jobs-faults-", dir="/var/lib"))
-        )
-        scratch.chmod(0o755)
-        made = schedule.make(seed, scratch)
-        world = World(schedule=made, folder=folder, scratch=scratch, certs=certs)
-        history = History(
-            gaps_allowed=made.host == DISK, refusals_allowed=REFUSALS.get(made.host, frozenset())
-        )
-        try:
-            trio.run(_Play(world, history).run)
-        finally:
-            world.end()
-        history.kills = world.all_kills()
-        history.executed = world.executed()
-        history.faults += world.faults
-        return Played(
-            schedule=made,
-            history=history,
-            reached=world.failpoints.reached(),
-            starts=world.starts,
-            cuts=world.proxy.cuts,
-            log=world.supervisor.log.read_text(errors="replace"),
-        )
+    folder.mkdir()
+    try:
+        return _play(schedule.make(seed, folder / "scratch"), certs, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _play(made: Schedule, certs: Path, folder: Path) -> Played:
+    world = World(schedule=made, folder=folder, certs=certs)
+    history = History(
+        **{name: made.jobs[name] for name in CAPS},
+        kept=made.keep_jobs,
+        gaps_allowed=made.host == DISK,
+        refusals_allowed=REFUSALS.get(made.host, frozenset()),
+    )
+    try:
+        trio.run(_Play(world, history).run)
+    finally:
+        world.end()
+    history.kills = world.damage.all_kills()
+    history.executed = world.executed()
+    history.faults += world.faults
+    return Played(
+        schedule=made,
+        history=history,
+        reached=world.failpoints.reached(),
+        starts=world.starts,
+        faults=world.damage.done,
+        log=world.supervisor.log.read_text(errors="replace"),
+    )
 
 
 class _Play:
@@ -110,17 +128,20 @@ class _Play:
             await nursery.start(world.keep)
             async with world.client("dev") as admin, world.client("dev-alice") as alice:
                 clients = {"dev": admin, "dev-alice": alice}
+                for client in clients.values():
+                    await client.hello()  # a client waits only for who has answered once
                 try:
                     with trio.fail_after(schedule.LASTS_S + SETTLE_S):
                         await self._play(clients)
+                        self._history.listed = await self._list(admin)
                 except trio.TooSlowError:
                     self._history.faults += [f"not all ended within {SETTLE_S:g} s", *self._open()]
                     self._history.cut_short = True
                     self._history.faults += await self._unfinished(admin)
                     nursery.cancel_scope.cancel()
                     return
-                self._history.listed = await admin.list(all=True)
-            self._history.faults += await trio.to_thread.run_sync(world.left)
+            left = partial(world.left, {job.id for job in self._history.listed})
+            self._history.faults += await trio.to_thread.run_sync(left)
             world.stopping = True
             nursery.cancel_scope.cancel()
 
@@ -136,12 +157,25 @@ class _Play:
                     breaking.start_soon(self._break, fault)
             self._world.heal()
             nursery.start_soon(self._end_all)
+        self._world.failpoints.disarm()
         for asker in self._askers:
             if asker.told.job is not None:
                 await asker.conclude()
         for number, point in self._world.schedule.removals:
             await self._remove(self._askers[number], point)
         self._world.failpoints.disarm()
+
+    async def _list(self, client: Client) -> list[Job]:
+        """List all jobs at the end; if only some are to be kept, when there are no more."""
+        kept = self._world.schedule.keep_jobs
+        if kept is not None:
+            await self._world.retain(kept)
+        while True:
+            with suppress(JobsError):
+                jobs = await client.list(all=True)
+                if kept is None or len(jobs) <= kept:
+                    return jobs
+            await trio.sleep(0.05)
 
     async def _remove(self, asker: Asking, point: str) -> None:
         if asker.told.final is not None:
@@ -169,7 +203,7 @@ class _Play:
 
     async def _break(self, fault: Fault) -> None:
         await trio.sleep(fault.at)
-        await self._world.do(fault.what, fault.options)
+        await self._world.damage.do(fault.what, fault.options)
 
     async def _end_all(self) -> None:
         """Have those that would go on for ever, or were paused, end."""
@@ -179,7 +213,11 @@ class _Play:
 
     async def _end(self, asker: Asking) -> None:
         await asker.acted.wait()
+        if asker.told.refused is not None and asker.told.refused.code == "unavailable":
+            await asker.find()
         if asker.told.job is None:
             return
+        if asker.told.work.policy == BLOCK:
+            await asker.update_surely()
         if asker.told.work.code is None or asker.told.asked("pause"):
             await asker.kill_surely()

@@ -1,5 +1,7 @@
 """The checker finds what is wrong: each promise, broken in an otherwise sound history."""
 
+from datetime import datetime
+
 import checker
 import pytest
 from attrs import evolve
@@ -7,7 +9,7 @@ from history import Call, Followed, History, Kill, Told
 from workload import Work
 
 from jobs_proto.errors import JobsError
-from jobs_proto.job import Exit, Job, Output, Spec
+from jobs_proto.job import Exit, Job, Limits, Output, Spec
 from jobs_proto.phases import Outcome, Phase
 from jobs_rpc import Chunk, End, Gap
 
@@ -20,7 +22,8 @@ JOB = Job(
     outcome=Outcome.FAILED,
     spec=Spec(argv=("x",)),
     created_at="t",
-    started_at="t",
+    started_at="2026-01-01T00:00:10.000000Z",
+    finished_at="2026-01-01T00:00:20.000000Z",
     exit=Exit(code=3),
     output=Output(total=11, stdout=7, stderr=4),
 )
@@ -68,7 +71,7 @@ WRONG = {
     "was executed 2 times": lambda history: history.executed.append((KEY, ID, 8)),
     "was executed as 2 jobs": lambda history: history.executed.append((KEY, "id-2", 8)),
     "was executed, and there is no record": lambda history: history.executed.append(("a", "b", 1)),
-    "listed: False": lambda history: history.listed.clear(),
+    "kept; listed: False": lambda history: history.listed.clear(),
     "is running after everything": lambda history: become(history, phase=Phase.RUNNING),
     "is listed 2 times": lambda history: history.listed.append(JOB),
     "was never executed": lambda history: history.executed.clear(),
@@ -104,6 +107,126 @@ WRONG = {
         history.told[KEY], "refused", JobsError("internal", "broken")
     ),
 }
+
+
+SECOND = "id-2"
+
+
+def and_another(*, start=30, end=40, owner="admin", **told):
+    """Add a second, sound job; times in seconds, those of the first are 10 and 20."""
+
+    def change(history):
+        at = "2026-01-01T00:00:{:02}.000000Z".format
+        job = evolve(JOB, id=SECOND, owner=owner, started_at=at(start), finished_at=at(end))
+        whole = Followed(0, [*ITEMS, REST], End(11, job.exit, job))
+        work = evolve(WORK, key="j2")
+        history.told["j2"] = Told(
+            work, owner, "r2", job=job, follows=[whole], final=job, **{**SOON, **told}
+        )
+        history.listed.append(job)
+        history.executed.append(("j2", SECOND, 9))
+
+    return change
+
+
+MINUTE = datetime.fromisoformat("2026-01-01T00:00:00Z").timestamp()
+SOON = {"asked_at": MINUTE + 7, "answered_at": MINUTE + 8}
+
+
+def settings(change=and_another(), **values):  # noqa: B008  # gives a function that holds nothing
+    """Have the supervisor's settings be these, and another job."""
+
+    def both(history):
+        first = history.told[KEY]
+        first.asked_at, first.answered_at = MINUTE + 5, MINUTE + 6
+        for name, value in values.items():
+            setattr(history, name, value)
+        change(history)
+
+    return both
+
+
+def refuse_for_the_queue(history):
+    and_another()(history)
+    told = history.told["j2"]
+    told.refused, told.job, told.final = JobsError("resource_exhausted", "full"), None, None
+    history.listed.pop()
+    history.executed.pop()
+
+
+WRONG |= {
+    "2 jobs of all owners ran at once": settings(and_another(start=19), max_running=1),
+    "2 jobs of admin ran at once": settings(and_another(start=19), max_running_per_owner=1),
+    "(talks, id-2) was started before": settings(and_another(start=2, end=5), max_running=1),
+    "2 jobs waited at once": settings(max_queued=0, max_running=1),
+    "is to be kept; listed: False": settings(lambda history: history.listed.clear(), kept=1),
+    "is to be gone; listed: True": settings(kept=1),
+    "refused: full": settings(refuse_for_the_queue, max_queued=2),
+    "has no end time": lambda history: become(history, finished_at=None),
+}
+
+
+TEN = Gap(0, 5000, "over --output-max")
+CAPPED = evolve(WORK, stdout=b"0123456789" * 1000, stderr=b"", cap=5000)
+
+
+def capped(*what, policy="keep-tail", total=10_000, retained_from=5000, cap=5000, **changes):
+    """Have the job's output be under a cap, and followed so."""
+
+    def change(history):
+        output = Output(total=total, stdout=total, retained_from=retained_from)
+        become(history, output=output, limits=Limits(output_max_bytes=cap))
+        history.told[KEY].work = evolve(CAPPED, policy=policy, **changes)
+        items(*what)(history)
+        history.told[KEY].follows[0].end = End(total, JOB.exit, history.told[KEY].final)
+
+    return change
+
+
+def kept(first, past):
+    return Chunk(first, "stdout", "t", CAPPED.stdout[first:past])
+
+
+WRONG |= {
+    "at 5002 is a byte": capped(TEN, Chunk(5000, "stdout", "t", b"01x" + bytes(4997))),
+    "6000 bytes are kept": capped(Gap(0, 4000, ""), kept(4000, 10_000), retained_from=4000),
+    "500 bytes are kept of": capped(Gap(0, 9500, ""), kept(9500, 10_000), retained_from=9500),
+    "its gaps are": capped(kept(0, 5000), Gap(5000, 10_000, "")),
+    "it is to keep-head": capped(TEN, kept(5000, 10_000), policy="keep-head"),
+    "9000 bytes of output": capped(Gap(0, 4000, ""), kept(4000, 9000), total=9000),
+    "its cap is 6000": capped(TEN, kept(5000, 10_000), cap=6000),
+    "asked for were [5000, 7000]": lambda history: (
+        tell(Call("update", JOB))(history),
+        capped(TEN, kept(5000, 10_000), raised=7000)(history),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        capped(TEN, kept(5000, 10_000)),
+        capped(kept(0, 5000), Gap(5000, 10_000, ""), policy="keep-head", retained_from=0),
+        settings(max_running=1, max_running_per_owner=1, max_queued=1),
+        settings(and_another(start=19), max_running=2, max_running_per_owner=2),
+        settings(and_another(start=19, owner="alice"), max_running_per_owner=1),
+        settings(and_another(start=2, end=5, priority=1), max_running=1),
+        settings(and_another(start=2, end=5, asked_at=MINUTE, answered_at=MINUTE), max_running=1),
+        settings(and_another(start=30, end=3), max_running=1),  # its clock was set back
+        settings(refuse_for_the_queue, max_queued=1),
+    ],
+)
+def test_what_the_settings_allow_is_sound(change):
+    history = sound()
+    change(history)
+    assert checker.violations(history) == []
+
+
+def test_of_jobs_that_have_ended_the_newest_are_kept():
+    history = sound()
+    settings(kept=1)(history)
+    history.listed.pop(0)
+    assert checker.violations(history) == []
 
 
 def test_a_sound_history_is_sound():

@@ -101,6 +101,39 @@ async def test_a_shim_may_die_with_its_socket_made_and_its_identity_not_written(
         assert (await client.wait(job.id)).outcome == "completed"
 
 
+async def test_a_request_made_twice_is_answered_only_when_its_job_is_on_the_disk(supervisor):
+    request = {"spec": {"argv": ["true"]}, "request_id": "once"}
+    refused = []
+
+    async def ask(client):
+        try:
+            await client.call("run", request)
+        except JobsError as error:
+            refused.append(error.code)
+
+    async with supervisor.client() as client:
+        await client.hello()
+        supervisor.failpoints.arm("store.before-commit")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, client)
+            nursery.start_soon(ask, client)
+        await supervisor.die_at("store.before-commit")
+        assert refused == ["unavailable", "unavailable"]
+        assert await client.list(all=True) == []
+
+
+async def test_what_a_request_without_answer_has_left_is_deleted(supervisor):
+    request = {"spec": {"argv": ["true"], "isolation": {"secrets": ["key"]}}}
+    async with supervisor.client() as client:
+        supervisor.failpoints.arm("launch.before-record")
+        with pytest.raises(JobsError):
+            await client.call("run", {**request, "secrets": {"key": b"secret"}})
+        await supervisor.die_at("launch.before-record")
+    await harness.until_said(supervisor, "tidied")
+    assert os.listdir(supervisor.state / "jobs") == []
+    assert not (supervisor.state / "quarantine").exists()
+
+
 def test_a_supervisor_starts_though_its_fork_server_dies_once(supervisor):
     supervisor.stop()
     supervisor.failpoints.arm("forkserver.before-hello")

@@ -1,5 +1,8 @@
 """A few schedules, as part of the tests; `make test-faults` plays more."""
 
+import tempfile
+from pathlib import Path
+
 import checker
 import pytest
 import schedule
@@ -14,10 +17,17 @@ def certs():
         yield folder
 
 
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(prefix="jobs-faults-", dir="/var/lib") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("seed", SEEDS)
-def test_everything_is_as_it_was_promised(certs, seed):
-    played = play(seed, certs)
+def test_everything_is_as_it_was_promised(certs, folder, seed):
+    played = play(seed, certs, folder / str(seed))
     assert checker.violations(played.history) == [], played.log
     assert played.history.kills
 

@@ -4,11 +4,14 @@ Each job first leaves evidence that it was run, in a file that nobody but the jo
 checker's own knowledge of who ran how often, which no record of ours can embellish.
 """
 
+import hashlib
 import random
 import shlex
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
+
+from jobs_proto.files import BLOCK, KEEP_HEAD, KEEP_TAIL
 
 EVIDENCE = "evidence"
 GATE = "gate"
@@ -29,6 +32,10 @@ class Work:
         code: the exit code at its own end; None: it has no end of its own.
         stdout, stderr: all that it writes by its own end.
         starts: whether its command exists.
+        cap: bytes of its output that are kept; it writes to stdout only. None: all.
+        raised: the cap that it is given by an update.
+        policy: what happens at the cap.
+        secrets: contents of its files in /run/secrets, by name.
     """
 
     kind: str
@@ -39,6 +46,10 @@ class Work:
     stdout: bytes = b""
     stderr: bytes = b""
     starts: bool = True
+    secrets: dict[str, bytes] = field(factory=dict)
+    cap: int | None = None
+    raised: int | None = None
+    policy: str = KEEP_TAIL
 
 
 def lines(key: str, stream: str, first: int, last: int) -> bytes:
@@ -113,6 +124,45 @@ def _absent(key: str, _gate: Path, _rng: random.Random) -> dict:
     return {"argv": (f"/no/such/{key}",), "code": None, "starts": False}
 
 
+def _secret(key: str, _gate: Path, rng: random.Random) -> dict:
+    """Tell what its secret's hash is; nobody but the job may be able to tell more."""
+    secret = b"secret of " + key.encode() + b" " + rng.randbytes(16).hex().encode()
+    out = f"{hashlib.sha256(secret).hexdigest()}  -\n".encode()
+    script = "sleep 0.1; sha256sum < /run/secrets/token; exit 4"
+    return {"script": script, "code": 4, "out": out, "secrets": {"token": secret}}
+
+
+def _capped(key: str, rng: random.Random, policy: str) -> dict:
+    """Write more than may be kept, in portions, to one stream: so each byte's place is known."""
+    script, number = [], 1
+    for _ in range(rng.randint(2, 5)):
+        last = number + rng.choice((40, 400, 3000))
+        script += [_print(key, "out", number, last), f"sleep {rng.choice((0, 0.1, 0.3))}"]
+        number = last + 1
+    out = lines(key, "out", 1, number - 1)
+    return {
+        "script": "; ".join([*script, "exit 6"]),
+        "code": 6,
+        "out": out,
+        "cap": rng.choice((4096, 10_000, 1 << 16, 1 << 17)),
+        "raised": len(out) + 1 if policy == BLOCK else rng.choice((None, 1 << 18)),
+        "policy": policy,
+    }
+
+
+def _tail(key: str, _gate: Path, rng: random.Random) -> dict:
+    return _capped(key, rng, KEEP_TAIL)
+
+
+def _head(key: str, _gate: Path, rng: random.Random) -> dict:
+    return _capped(key, rng, KEEP_HEAD)
+
+
+def _blocks(key: str, _gate: Path, rng: random.Random) -> dict:
+    """Wait at its cap until that is raised to more than it writes."""
+    return _capped(key, rng, BLOCK)
+
+
 KINDS = {
     "brief": _brief,
     "talks": _talks,
@@ -122,21 +172,30 @@ KINDS = {
     "deaf": _deaf,
     "late": _late,
     "absent": _absent,
+    "secret": _secret,
+    "tail": _tail,
+    "head": _head,
+    "blocks": _blocks,
 }
 
 WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
 
 
-def make(key: str, scratch: Path, rng: random.Random) -> Work:
+def any_kind(rng: random.Random) -> str:
+    """Choose one."""
+    kinds = list(KINDS)
+    return rng.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
+
+
+def make(kind: str, key: str, scratch: Path, rng: random.Random) -> Work:
     """Make up a job.
 
     Args:
+        kind: of `KINDS`.
         key: of the job.
         scratch: a folder that every job can write to.
         rng: decides.
     """
-    kinds = list(KINDS)
-    kind = rng.choices(kinds, [WEIGHTS.get(kind, 1) for kind in kinds])[0]
     made = KINDS[kind](key, scratch / GATE, rng)
     script = f'echo "{key} $JOBS_JOB_ID $$" >> {scratch / EVIDENCE}; {made.get("script")}'
     return Work(
@@ -148,4 +207,8 @@ def make(key: str, scratch: Path, rng: random.Random) -> Work:
         stdout=made.get("out", b""),
         stderr=made.get("err", b""),
         starts=made.get("starts", True),
+        secrets=made.get("secrets", {}),
+        cap=made.get("cap"),
+        raised=made.get("raised"),
+        policy=made.get("policy", KEEP_TAIL),
     )

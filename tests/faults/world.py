@@ -5,15 +5,14 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import harness
 import proctable
 import trio
 import workload
-from failpoints import Failpoints
-from history import Kill
+from damage import Damage
+from failpoints import Failpoints, setting
 from proxy import Proxy
 from schedule import CLOCK, DESCRIPTORS, DISK, Schedule
 
@@ -33,8 +32,11 @@ DESCRIPTORS_AT_MOST = 48
 GONE_S = 20.0
 """How long what has ended may take to go: as long as the kernel may need."""
 
+FAILPOINTS = "scratch/failpoints"
+"""In a world's folder."""
+
 STATE_FILES = {"jobs", "trash", "audit.log", "supervisor.lock"}
-JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT}
+JOB_FILES = {files.LOCK, files.IDENTITY, files.OUTPUT, files.INDEX, files.EXIT, files.FROM}
 
 
 class World:
@@ -42,34 +44,33 @@ class World:
 
     Args:
         schedule: its.
-        folder: private.
-        scratch: a folder that jobs can write to.
+        folder: private; `scratch` in it is the jobs'.
         certs: for the supervisor and its clients.
 
     Attributes:
-        kills: of all processes that were killed, but for those at failpoints.
         faults: what was seen to be wrong.
+        damage: what goes wrong with it.
         starts: of the supervisor.
         stopping: it is not to be started again.
     """
 
-    def __init__(self, *, schedule: Schedule, folder: Path, scratch: Path, certs: Path) -> None:
+    def __init__(self, *, schedule: Schedule, folder: Path, certs: Path) -> None:
         self.schedule = schedule
         self.folder = folder
-        self.scratch = scratch
-        self.kills: list[Kill] = []
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir(mode=0o755)
         self.faults: list[str] = []
         self.starts = 0
         self.stopping = False
-        self._down_for_s = 0.0
-        self.failpoints = Failpoints(self.scratch / "failpoints")
+        self.failpoints = Failpoints(folder / FAILPOINTS)
         self.supervisor = harness.Supervisor(
             self.folder / "supervisor",
-            jobs={"max_running": self.schedule.max_running, "grace_s": 0.3},
+            jobs=self.schedule.jobs,
         )
         shutil.copytree(certs, self.supervisor.certs)
         self.proxy = Proxy(self.supervisor.port)
         self.clock = self.folder / "clock"
+        self.damage = Damage(self.supervisor, self.failpoints, self.proxy, self.clock)
         settings = [self.failpoints.setting]
         if self.schedule.host == CLOCK and FAKETIME.exists():
             self.clock.write_text("+0\n")
@@ -123,8 +124,8 @@ class World:
             assert process is not None
             status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
             self._ended(status)
-            await trio.sleep(self._down_for_s)
-            self._down_for_s = 0.0
+            await trio.sleep(self.damage.down_for_s)
+            self.damage.down_for_s = 0.0
 
     async def _start(self) -> None:
         while True:
@@ -137,75 +138,19 @@ class World:
                 continue
             return
 
+    async def retain(self, keep_jobs: int) -> None:
+        """Have the supervisor forget all jobs that have ended but the newest, from its start on."""
+        with (self.supervisor.directory / "supervisor.toml").open("a") as file:
+            file.write(f"[retention]\nkeep_jobs = {keep_jobs}\n")
+        await self.damage.kill_supervisor(for_s=0.0)
+
     def _ended(self, status: int) -> None:
         if status != -signal.SIGKILL and not self.stopping:
             self.faults.append(f"the supervisor ended with {status}")
 
-    # -- damage ------------------------------------------------------------------------------
-
-    async def do(self, what: str, options: dict[str, object]) -> None:
-        """Do one of the below."""
-        await getattr(self, f"_{what}")(**options)
-
-    async def _supervisor(self, for_s: float) -> None:
-        if self.supervisor.running:
-            self._down_for_s = for_s
-            os.kill(self.supervisor.pid, signal.SIGKILL)
-            self.kills.append(Kill("supervisor"))
-
-    async def _forkserver(self) -> None:
-        if self.supervisor.running:
-            for child in proctable.children(self.supervisor.pid):
-                os.kill(child.pid, signal.SIGKILL)
-                self.kills.append(Kill("forkserver"))
-
-    async def _shim(self, which: float) -> None:
-        if shims := self._shims():
-            job, pid = shims[int(which * len(shims))]
-            os.kill(pid, signal.SIGKILL)
-            self.kills.append(Kill("shim", job=job))
-
-    async def _init(self, which: float) -> None:
-        inits = [(job, each.pid) for job, pid in self._shims() for each in proctable.children(pid)]
-        if inits:
-            job, pid = inits[int(which * len(inits))]
-            os.kill(pid, signal.SIGKILL)
-            self.kills.append(Kill("init", job=job))
-
-    def _shims(self) -> list[tuple[str, int]]:
-        """Give the jobs that have a living shim, and its pid."""
-        found = []
-        for directory in sorted((self.supervisor.state / "jobs").glob("*")):
-            shim = harness._shim_of(directory)
-            if shim is None or (directory / files.EXIT).exists():
-                continue
-            process = proctable.look_at(shim[0])
-            if process is not None and process.start == shim[1] and process.alive:
-                found.append((directory.name, shim[0]))
-        return found
-
-    async def _cut(self) -> None:
-        self.proxy.cut()
-
-    async def _arm(self, name: str) -> None:
-        self.failpoints.arm(name)
-
-    async def _fill_disk(self, for_s: float) -> None:
-        filler = self.supervisor.state / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:  # until there is no room
-            while True:
-                file.write(bytes(4096))
-        await trio.sleep(for_s)
-        filler.unlink(missing_ok=True)
-
-    async def _set_clock_back(self, by_s: int) -> None:
-        if self.clock.exists():
-            self.clock.write_text(f"{int(self.clock.read_text()) - by_s:+d}\n")
-
     def heal(self) -> None:
-        """Let nothing more go wrong."""
-        self.failpoints.disarm()
-        (self.supervisor.state / "filler").unlink(missing_ok=True)
+        """Let nothing more go wrong, but where failpoints are still armed."""
+        self.damage.heal()
         for _ in self.schedule.parts:
             self.gate.say("go")
 
@@ -216,19 +161,18 @@ class World:
         rows = (self.scratch / workload.EVIDENCE).read_text().splitlines()
         return [(key, job, int(pid)) for key, job, pid in map(str.split, rows)]
 
-    def all_kills(self) -> list[Kill]:
-        """Give every kill, those at failpoints too."""
-        struck = self.failpoints.struck()
-        return self.kills + [Kill(role_at(point), point, job) for point, job in struck]
+    def left(self, listed: set[str]) -> list[str]:
+        """Give what is left over of jobs that have all ended; wait for what is just going.
 
-    def left(self) -> list[str]:
-        """Give what is left over of jobs that have all ended; wait for what is just going."""
+        Args:
+            listed: the jobs that may have files.
+        """
         end = time.monotonic() + GONE_S
-        while (found := self._left()) and time.monotonic() < end:
+        while (found := self._left(listed)) and time.monotonic() < end:
             time.sleep(0.05)
         return found
 
-    def _left(self) -> list[str]:
+    def _left(self, listed: set[str]) -> list[str]:
         state = self.supervisor.state
         ours = {self.supervisor.pid} | {p.pid for p in proctable.children(self.supervisor.pid)}
         marks = {self.failpoints.setting.encode()}
@@ -240,12 +184,26 @@ class World:
             if path.name not in STATE_FILES and not path.name.startswith("jobs.sqlite"):
                 found.append(f"in the state directory: {path.name}: {os.listdir(path)}")
         found += [f"in the trash: {path.name}" for path in (state / "trash").iterdir()]
+        found += self.secrets_told()
         for directory in (state / "jobs").iterdir():
+            if directory.name not in listed:
+                found.append(f"files of {directory.name}, which is not listed")
             for name in set(os.listdir(directory)) - JOB_FILES:
                 found.append(f"in the directory of {directory.name}: {name}")
                 if name == files.SHIM_ERROR:
                     found.append((directory / name).read_text())
         return found
+
+    def secrets_told(self) -> list[str]:
+        """Give where the jobs' secrets can still be read."""
+        works = [part.work for part in self.schedule.parts]
+        secrets = [secret for work in works for secret in work.secrets.values()]
+        files_ = [path for path in self.supervisor.directory.rglob("*") if path.is_file()]
+        return [
+            f"a secret in {path}"
+            for path in files_
+            if secrets and any(secret in _read(path) for secret in secrets)
+        ]
 
     def end(self) -> None:
         """End it all, whatever became of it."""
@@ -253,17 +211,24 @@ class World:
         self.gate.close()
         if self.supervisor.running:
             self.supervisor.stop()
-        for pid in proctable.with_environment({self.failpoints.setting.encode()}):
-            os.kill(pid, signal.SIGKILL)  # a job that was found wanting goes with its shim
+        sweep(self.folder)
         log = self.supervisor.said()
         if "Traceback" in log:
             self.faults.append(f"there are tracebacks in the supervisor's log:\n{log}")
         self.faults += [f"cgroup {path} is left" for path in self.supervisor.cgroups()]
-        if self.schedule.host == DISK:
-            subprocess.run(["umount", "-l", self.supervisor.state], check=True)
 
 
-def role_at(point: str) -> str:
-    """Give who comes by a failpoint."""
-    first = point.partition(".")[0]
-    return first if first in ("forkserver", "shim", "init") else "supervisor"
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""  # it went meanwhile
+
+
+def sweep(folder: Path) -> None:
+    """End what a world still has: its processes, a job found wanting with its shim; its disk."""
+    for pid in proctable.with_environment({setting(folder / FAILPOINTS).encode()}):
+        os.kill(pid, signal.SIGKILL)
+    state = folder / "supervisor/state"
+    if state.is_mount():
+        subprocess.run(["umount", "-l", state], check=True)

@@ -65,9 +65,19 @@ class Supervisor:
         directory: the folder.
         server: settings of `[server]`, besides what --dev would write.
         jobs: settings of `[jobs]`, likewise.
+        plugins: settings of `[plugins]`; a `config` in it is a table of tables.
+        scripts: where its programs are; those of this environment, if not given.
     """
 
-    def __init__(self, directory: Path, *, server: dict | None = None, jobs: dict | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        server: dict | None = None,
+        jobs: dict | None = None,
+        plugins: dict | None = None,
+        scripts: Path = SCRIPTS,
+    ):
         directory.mkdir(parents=True)
         self.directory = directory
         self.state = directory / "state"
@@ -77,9 +87,11 @@ class Supervisor:
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []  # a command that starts it, in another namespace perhaps
         self._clients: list[subprocess.Popen[bytes]] = []
-        self._write_settings(server or {}, jobs or {})
+        self.scripts = scripts
+        self._write_settings(server or {}, jobs or {}, plugins or {})
 
-    def _write_settings(self, server: dict, jobs: dict) -> None:
+    def _write_settings(self, server: dict, jobs: dict, plugins: dict) -> None:
+        config = {f"plugins.config.{k}": v for k, v in plugins.get("config", {}).items()}
         tables = {
             "server": {
                 "listen": f"127.0.0.1:{self.port}",
@@ -89,6 +101,8 @@ class Supervisor:
                 **server,
             },
             "jobs": {"isolation": "best-effort", **jobs},
+            "plugins": {k: v for k, v in plugins.items() if k != "config"},
+            **config,
         }
         lines = [f"state_dir = {json.dumps(str(self.state))}"]
         for table, values in tables.items():
@@ -116,7 +130,7 @@ class Supervisor:
         """Start the process, and wait for nothing."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*self.prefix, SCRIPTS / "jobs-supervisor", "--dev", "--dir", self.directory],
+                [*self.prefix, self.scripts / "jobs-supervisor", "--dev", "--dir", self.directory],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -180,7 +194,7 @@ class Supervisor:
             "JOBS_DEBUG": "1",
         }
         process = subprocess.Popen(
-            [SCRIPTS / "jobsctl", *words], stdin=subprocess.DEVNULL, env=environment, **options
+            [self.scripts / "jobsctl", *words], stdin=subprocess.DEVNULL, env=environment, **options
         )
         self._clients.append(process)
         return process

@@ -33,11 +33,13 @@ class Proxy:
             nursery.start_soon(trio.serve_listeners, self._pass_on, listeners)
             task_status.started()
 
-    def cut(self) -> None:
-        """Cut every connection that there is."""
+    def cut(self) -> int:
+        """Cut every connection that there is; give how many there were."""
+        cut = len(self._scopes)
         for scope in self._scopes:
             scope.cancel()
-            self.cuts += 1
+        self.cuts += cut
+        return cut
 
     async def _pass_on(self, client: trio.SocketStream) -> None:
         scope = trio.CancelScope()

@@ -1,5 +1,6 @@
 """Every step of the set-up fails, at random, in hundreds of jobs: nothing is left over of any."""
 
+import copy
 import errno
 import os
 import random
@@ -42,7 +43,7 @@ class FailingForkServer(ForkServer):
         self.failed_at = set()
 
     async def launch(self, directory, plan):
-        raw = files.decode(plan)
+        raw = copy.deepcopy(plan)
         places = [
             (part, index)
             for part in ("shim", "init", "leader")
@@ -55,7 +56,7 @@ class FailingForkServer(ForkServer):
         else:
             raw[part].insert(index, ["chdir", NOWHERE])
         self.failed_at.add((part, index))
-        return await super().launch(directory, files.encode(raw))
+        return await super().launch(directory, raw)
 
 
 async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
@@ -105,8 +106,12 @@ async def run_limited(jobs, limiter):
         await run_one(jobs)
 
 
+async def no_limits():
+    return []  # as supervisors without plugins impose
+
+
 async def run_one(jobs):
-    job = await jobs.submit("tester", Run(spec=SPEC, secrets={"a": b"never seen"}))
+    job = await jobs.submit("tester", Run(spec=SPEC, secrets={"a": b"never seen"}), no_limits)
     live = jobs.current(jobs.store.get(job.id))
     await live.until_exited()
     assert live.job.outcome is Outcome.START_FAILED, live.job

@@ -64,9 +64,11 @@ def test_every_verb_explains_itself_with_each_of_its_options():
     from jobs_cli.app import make_app, verb_names
 
     app = make_app("jobsctl")
-    family = app["certs"]
-    verbs = [app[name] for name in verb_names(app) if name != "certs"]
-    for verb in (*verbs, *(family[name] for name in verb_names(family))):
+    families = ("certs", "policy")
+    verbs = [app[name] for name in verb_names(app) if name not in families]
+    for family in families:
+        verbs += [app[family][name] for name in verb_names(app[family])]
+    for verb in verbs:
         assert verb.help, verb.name
         for argument in verb.assemble_argument_collection(parse_docstring=True):
             assert argument.parameter.help or argument.name == "*", (verb.name, argument.name)

@@ -18,7 +18,7 @@ OTHERS = [
     ["kill", "x"],
     ["kill", "--all"],
 ]
-OTHERS += [["signal", "x", "HUP"], ["whoami"]]
+OTHERS += [["signal", "x", "HUP"], ["whoami"], ["plugins"]]
 
 CASES = [*((words, 125) for words in AS_THE_JOB), *((words, 1) for words in OTHERS)]
 

@@ -7,7 +7,10 @@ import attrs
 import pytest
 
 from jobs_cli.app import make_app, verb_names
+from jobs_plugins.policy import Policy
+from jobs_plugins.rules import RULES
 from jobs_proto.job import Limits
+from jobs_proto.methods import METHODS
 from jobs_proto.phases import diagram
 from jobs_supervisor.config import (
     JobSettings,
@@ -26,6 +29,7 @@ SECTIONS = {
     "jobs": JobSettings,
     "retention": RetentionSettings,
     "plugins": PluginSettings,
+    "policy": Policy,
 }
 
 
@@ -61,11 +65,15 @@ def in_toml(value):
     """A default as one would write it in TOML."""
     if isinstance(value, attrs.Factory):
         made = value.factory()
+        if not attrs.has(type(made)):
+            return str(made)
         told = attrs.asdict(made, filter=lambda field, each: each != field.default)
         inner = ", ".join(f"{name} = {in_toml(each)}" for name, each in told.items())
         return f"{{{inner}}}"
     if isinstance(value, tuple):
         return str(list(value))
+    if value is None:
+        return "none"
     return f'"{value}"' if isinstance(value, str | Path) else str(value)
 
 
@@ -95,6 +103,24 @@ def test_every_limit_is_documented_and_no_other():
     assert told == [field.name for field in attrs.fields(Limits)]
 
 
+def test_the_guide_for_plugins_has_the_rules_of_the_built_in_roles():
+    text = section_of((ROOT / "plugins/README.md").read_text(), "What is built in")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    told = [
+        (role.strip(" `"), action, whose)
+        for role, *cells in rows
+        for whose, cell in zip(("own", "any"), cells, strict=True)
+        for action in cell.strip("` ").split()
+    ]
+    assert sorted(told) == sorted(RULES)
+
+
+def test_every_method_is_documented_and_no_other():
+    text = section_of((ROOT / "proto/README.md").read_text(), "Methods")
+    keys = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(name for key in keys for name in re.findall(r"`(\w+)`", key)) == sorted(METHODS)
+
+
 def test_every_verb_is_in_the_readme_and_every_verb_there_exists():
     text = section_of((ROOT / "README.md").read_text(), "The verbs")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
@@ -103,7 +129,7 @@ def test_every_verb_is_in_the_readme_and_every_verb_there_exists():
 
 
 def test_every_verb_that_is_typed_in_a_document_exists():
-    verbs = set(verb_names(make_app("jobsctl"))) | {"VERB"}
+    verbs = set(verb_names(make_app("jobsctl"))) | {"VERB", "owners"}  # of jobs-cli-owners
     for path in DOCUMENTS:
         typed = re.findall(r"^(?:\$ |    )?jobsctl ([a-z][\w-]*)", path.read_text(), re.MULTILINE)
         assert set(typed) <= verbs, path

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs_plugins import Allow, Deny, hookimpl
@@ -41,7 +41,7 @@ class AsyncPlugin(Plugin):
 
 
 async def decide(plugins, identity):
-    asked = Plugins(make_manager(plugins, load=False))
+    asked = Plugins(make_manager(plugins, load=False), decide_s=60)
     return await asked.decide(identity, "kill", None, JOB)
 
 
@@ -80,6 +80,7 @@ KINDS = st.sampled_from([Plugin, AsyncPlugin])
 SOME = st.lists(st.builds(lambda kind, answer: kind(answer), KINDS, ANSWERS), max_size=8)
 
 
+@settings(deadline=None)  # threads take as long as the machine is busy
 @given(SOME)
 async def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(some):
     plugins = {f"p{n}": plugin for n, plugin in enumerate(some)}
@@ -105,6 +106,7 @@ async def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(some):
     assert all(plugin.asked == 1 for plugin in plugins.values())
 
 
+@settings(deadline=None)  # threads take as long as the machine is busy
 @given(SOME, st.randoms())
 async def test_the_plugins_order_changes_no_verdict(some, random):
     shuffled = some[:]

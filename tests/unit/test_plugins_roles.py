@@ -4,18 +4,23 @@ import pytest
 
 from jobs_plugins.manager import make_manager
 from jobs_plugins.plugins import Plugins
-from jobs_plugins.roles import EVERY, RULES, RUN_AS
+from jobs_plugins.rules import ACTIONS, EVERY, RULES
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
-from jobs_proto.methods import METHODS, PLANNED
+from jobs_proto.methods import METHODS
 
 # What is about no job: who may do it.
 WITHOUT_A_JOB = {
     "hello": "admin operator viewer",
     "whoami": "admin operator viewer",
+    "plugins": "admin",
     "list": "admin operator viewer",
     "run": "admin operator",
+    "can_i": "admin operator viewer",
+    "policy": "admin operator viewer",
     "run_as": "admin",
+    "run_privileged": "admin",
+    "can_i_as": "admin",
 }
 
 # What is about a job: who may do it to their own, and to another's.
@@ -65,17 +70,17 @@ async def test_who_may_do_what(role, action, owner, allowed):
 
 
 def test_the_table_above_leaves_nothing_out():
-    assert {*WITHOUT_A_JOB, *WITH_A_JOB} == {*METHODS, *PLANNED, RUN_AS}
+    assert {*WITHOUT_A_JOB, *WITH_A_JOB} == set(ACTIONS)
     assert {action for action, method in METHODS.items() if method.on_job} <= set(WITH_A_JOB)
 
 
 def test_rules_name_nothing_unknown():
-    assert {rule.action for rule in RULES} <= {*METHODS, *PLANNED, RUN_AS, EVERY}
+    assert {rule.action for rule in RULES} <= {*ACTIONS, EVERY}
     assert len(set(RULES)) == len(RULES)
 
 
 async def test_no_role_is_nothing():
-    for action in (*METHODS, *PLANNED, RUN_AS):
+    for action in ACTIONS:
         assert not (await PLUGINS.decide(somebody(), action, None, job_of("me"))).allow
 
 

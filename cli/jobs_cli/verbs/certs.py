@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from jobs_cli import output
 from jobs_cli.escape import escape
-from jobs_cli.failure import Failure
+from jobs_cli.failure import USAGE, Failure
 from jobs_cli.prose import prose
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ For example:
     jobsctl certs init --dir ca
     jobsctl certs issue host.example.com --role server --san 192.0.2.7 --dir ca
     jobsctl certs issue alice --role operator --dir ca
-    jobsctl certs verify ca/alice.crt"""),
+    jobsctl certs verify ca/alice.crt
+    jobsctl certs renew alice --dir ca
+    jobsctl certs revoke ca/alice.crt --dir ca"""),
 )
 
 Directory = Annotated[Path, Parameter(metavar="DIR")]
@@ -98,11 +100,7 @@ def show(file: File, /, *, json: bool = False) -> None:
     import jobs_certs
 
     with _telling_failure():
-        description = asdict(jobs_certs.show(file))
-    if json:
-        output.write_json(description)
-    else:
-        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in description.items())
+        _write_fields(asdict(jobs_certs.show(file)), json=json)
 
 
 @certs.command
@@ -134,6 +132,104 @@ def verify(
         output.write_lines([f"good for a {kind}"])
 
 
+@certs.command
+def renew(
+    name: Annotated[str, Parameter(metavar="NAME")],
+    /,
+    *,
+    revoke_old: bool = False,
+    days: Days = None,
+    dir: Directory = HERE,
+    json: bool = False,
+) -> None:
+    """Put a new key and certificate in the place of NAME.crt and NAME.key.
+
+    Name, roles and hosts stay the same, and so the jobs stay its own. The old pair is kept in old/,
+    and stays good until it ends or is revoked. If this is interrupted, do it again.
+
+    Args:
+        name: as it was issued.
+        revoke_old: revoke the old certificate as well, see `certs revoke`.
+        days: how long it is valid; default: 365 for a server, 90 for a client.
+        dir: the authority's folder; default: jobs-ca.
+        json: as JSON: {"certificate": …, "key": …}.
+    """
+    import jobs_certs
+
+    with _telling_failure():
+        made = jobs_certs.renew(dir, name, days=days, revoke_old=revoke_old)
+    _write_made(made, json=json)
+    if revoke_old:
+        _say_where_it_counts()
+
+
+@certs.command
+def revoke(
+    *files: File,
+    serial: Annotated[tuple[str, ...], Parameter(metavar="HEX")] = (),
+    days: Days = None,
+    dir: Directory = HERE,
+    json: bool = False,
+) -> None:
+    """Revoke certificates: put them on the authority's list, ca.crl, for ever.
+
+    They are refused, and what they do is cut off, by each supervisor that has the new list: copy it
+    to where its setting `crl` says, and send it SIGHUP.
+
+    Args:
+        files: the certificates.
+        serial: a certificate's serial number, as `certs show` prints it; may be repeated.
+        days: after how many days supervisors warn that the list is old; default: 30.
+        dir: the authority's folder; default: jobs-ca.
+        json: as JSON: the list, as `certs crl --json` prints it.
+    """
+    import jobs_certs
+
+    with _telling_failure():
+        path = jobs_certs.revoke(dir, files, serials=serial, days=days or jobs_certs.CRL_DAYS)
+    _write_list(path, json=json)
+    _say_where_it_counts()
+
+
+@certs.command
+def crl(
+    *,
+    refresh: bool = False,
+    days: Days = None,
+    dir: Directory = HERE,
+    json: bool = False,
+) -> None:
+    """Say what the authority's list ca.crl holds, or make it anew.
+
+    Args:
+        refresh: make the list anew, with the same entries; or the first one, with none.
+        days: with --refresh: after how many days supervisors warn that it is old; default: 30.
+        dir: the authority's folder; default: jobs-ca.
+        json: as JSON, with the same fields.
+    """
+    import jobs_certs
+
+    if days is not None and not refresh:
+        raise Failure("--days is about a new list; say --refresh too", USAGE)
+    with _telling_failure():
+        if refresh:
+            jobs_certs.refresh(dir, days=days or jobs_certs.CRL_DAYS)
+    _write_list(dir / "ca.crl", json=json)
+
+
+def _write_list(path: Path, *, json: bool) -> None:
+    import jobs_certs
+
+    with _telling_failure():
+        _write_fields(asdict(jobs_certs.show_crl(path)), json=json)
+
+
+def _say_where_it_counts() -> None:
+    output.say(
+        "copy ca.crl to each supervisor's `crl`, and send it SIGHUP; until then nothing changes"
+    )
+
+
 @contextmanager
 def _telling_failure() -> Iterator[None]:
     from jobs_certs import CertsError
@@ -142,6 +238,13 @@ def _telling_failure() -> Iterator[None]:
         yield
     except CertsError as error:
         raise Failure(str(error)) from None
+
+
+def _write_fields(fields: dict[str, object], *, json: bool) -> None:
+    if json:
+        output.write_json(fields)
+    else:
+        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in fields.items())
 
 
 def _write_made(made: "Issued", *, json: bool) -> None:
@@ -154,5 +257,5 @@ def _write_made(made: "Issued", *, json: bool) -> None:
 
 def _text(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "-"
     return "-" if value is None else str(value)

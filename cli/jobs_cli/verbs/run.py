@@ -97,6 +97,7 @@ def run(
             secrets=secrets,
         ),
         ours=OURS if follow else REFUSED,
+        jobs_stderr=follow,
     )
     for note in job.notes:
         output.say(note)

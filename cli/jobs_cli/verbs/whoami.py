@@ -7,7 +7,10 @@ from jobs_cli.session import ask
 
 
 def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
-    """Say who you are to the supervisor, and what you may do there.
+    """Say who you are to the supervisor.
+
+    Roles are those of your certificate; or, if you are bound, those that the supervisor's settings
+    give you instead. jobsctl policy show says what roles may, jobsctl can-i what you may.
 
     The connection is the one named by options (--server, --ca, --cert and --key; or --context, of
     a file --config); without them by the environment (JOBS_CONFIG and JOBS_CONTEXT; or JOBS_SERVER,
@@ -19,7 +22,8 @@ def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
         jobsctl --context dev-alice whoami --json
 
     Args:
-        json: as JSON: {"identity": …, "roles": […], "fingerprint": …, "not_after": …}.
+        json: as JSON: {"identity": …, "roles": […], "groups": […], "bound": …, "fingerprint": …,
+            "not_after": …}.
     """
     answer = ask(endpoint, lambda client: client.whoami())
     if json:
@@ -29,4 +33,6 @@ def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
 
 
 def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (", ".join(value) or "-") if isinstance(value, list) else str(value)

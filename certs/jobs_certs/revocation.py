@@ -1,0 +1,204 @@
+"""The authority's list of certificates that are worth nothing any more: `ca.crl`.
+
+The list is the whole record of what was revoked: each new one holds all of the last one, so none
+may be lost. It is replaced in one step, under a lock. An entry stays for ever: the list does not
+say when its certificate would have ended.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from jobs_certs.authority import BACKDATE, MAX_DAYS, load_authority
+from jobs_certs.errors import CertsError
+from jobs_certs.files import alone_in, replace
+from jobs_certs.pem import load_certificate, load_crls
+from jobs_proto.job import timestamp
+
+CRL = "ca.crl"
+"""The list's file, beside the authority's certificate."""
+
+CRL_DAYS = 30
+"""A list that is older than this may have a successor that did not arrive; supervisors warn."""
+
+MAX_SERIAL_DIGITS = 40
+"""Hexadecimal; RFC 5280, section 4.1.2.2: 20 octets."""
+
+
+@frozen(kw_only=True)
+class Revocations:
+    """A list, for people to read.
+
+    Attributes:
+        issuer: whose list it is, RFC 4514.
+        number: how many lists there were before it, and one.
+        this_update: when it was made; UTC, ISO 8601.
+        next_update: when there should be another one; UTC, ISO 8601.
+        days_left: whole days until then; negative afterwards.
+        revoked: serial numbers, hexadecimal, as `certs show` prints them.
+    """
+
+    issuer: str
+    number: int
+    this_update: str
+    next_update: str
+    days_left: int
+    revoked: tuple[str, ...]
+
+
+def revoke(
+    directory: Path | str,
+    certificates: Iterable[Path | str] = (),
+    *,
+    serials: Iterable[str] = (),
+    days: int = CRL_DAYS,
+) -> Path:
+    """Put certificates on the authority's list, for ever; those that are on it stay as they are.
+
+    Args:
+        directory: the authority's.
+        certificates: their files; or
+        serials: their serial numbers, hexadecimal.
+        days: how long the list is good for.
+
+    Returns:
+        The list's path. What is on it is worth nothing where the list arrives, and not before.
+
+    Raises:
+        CertsError: one was not issued by this authority, or the list cannot be written.
+    """
+    directory = Path(directory)
+    authority, _ = load_authority(directory)
+    numbers = [_serial_of(Path(path), authority) for path in certificates]
+    numbers += [_serial(text) for text in serials]
+    if not numbers:
+        raise CertsError("Name at least one certificate: its file, or its serial number.")
+    return _extend(directory, numbers, days)
+
+
+def refresh(directory: Path | str, *, days: int = CRL_DAYS) -> Path:
+    """Make the list anew, with the same entries; or the first one, with none.
+
+    Args:
+        directory: the authority's.
+        days: how long the list is good for.
+
+    Raises:
+        CertsError: there is no authority, or the list cannot be written.
+    """
+    return _extend(Path(directory), (), days)
+
+
+def show_crl(path: Path | str) -> Revocations:
+    """Say what is on the first list of a file; whether to believe it is `load_trust`'s business.
+
+    Raises:
+        CertsError: the file cannot be read, or holds no list.
+    """
+    crl = load_crls(Path(path))[0]
+    end = crl.next_update_utc or crl.last_update_utc
+    return Revocations(
+        issuer=crl.issuer.rfc4514_string(),
+        number=_number(crl),
+        this_update=_iso(crl.last_update_utc),
+        next_update=_iso(end),
+        days_left=(end - datetime.now(UTC)).days,
+        revoked=tuple(f"{entry.serial_number:X}" for entry in crl),
+    )
+
+
+def _extend(directory: Path, serials: Iterable[int], days: int) -> Path:
+    if not 1 <= days <= MAX_DAYS:
+        raise CertsError(f"A revocation list is good for 1 to {MAX_DAYS} days, not {days}.")
+    path = directory / CRL
+    authority, key = load_authority(directory)
+    with alone_in(directory):
+        last = _last(path, authority)
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(authority.subject)
+            .last_update(now - BACKDATE)
+            .next_update(now + timedelta(days=days))
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+            )
+            .add_extension(x509.CRLNumber(_number(last) + 1 if last else 1), critical=False)
+        )
+        known = set()
+        for entry in last or ():
+            known.add(entry.serial_number)
+            builder = builder.add_revoked_certificate(entry)
+        for serial in dict.fromkeys(serials):
+            if serial not in known:
+                builder = builder.add_revoked_certificate(_entry(serial, now))
+        replace(path, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return path
+
+
+def _last(path: Path, authority: x509.Certificate) -> x509.CertificateRevocationList | None:
+    if not path.exists():
+        return None
+    (last, *more) = load_crls(path)
+    if more or not signed_by(last, authority):
+        raise CertsError(
+            f"{path} is not this authority's own list, and what it has revoked would be lost. "
+            "Bring its last list back."
+        )
+    return last
+
+
+def signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    """Whether a list is of this authority."""
+    key = authority.public_key()
+    try:
+        return crl.issuer == authority.subject and crl.is_signature_valid(key)  # type: ignore[arg-type]
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+
+
+def _entry(serial: int, now: datetime) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+    return builder.build()
+
+
+def _serial_of(path: Path, authority: x509.Certificate) -> int:
+    certificate = load_certificate(path)
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise CertsError(
+            f"{path} was not issued by this authority ({authority.subject.rfc4514_string()}), and "
+            "only its issuer can revoke it. Name that one's directory with --dir."
+        ) from None
+    return certificate.serial_number
+
+
+def _serial(text: str) -> int:
+    digits = text.replace(":", "")
+    try:
+        number = int(digits, 16) if digits.isalnum() else 0
+    except ValueError:
+        number = 0
+    if number == 0 or len(digits) > MAX_SERIAL_DIGITS:
+        raise CertsError(
+            f"{text!r} is no serial number; it is hexadecimal, as `jobsctl certs show` prints it."
+        )
+    return number
+
+
+def _number(crl: x509.CertificateRevocationList) -> int:
+    try:
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return 0
+
+
+def _iso(moment: datetime) -> str:
+    return timestamp(int(moment.timestamp()) * 1_000_000_000)

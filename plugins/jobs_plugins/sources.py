@@ -1,0 +1,114 @@
+"""Where plugins come from: entry points of what is installed, and files in a directory.
+
+A source is looked at before it is loaded, so that a plugin that is disabled is never imported. What
+is in the directory runs with the supervisor's rights: nobody but root and the supervisor's user may
+be able to write there, or to put another directory in its place.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+GROUP: Final = "jobs"
+"""The entry points' group of plugins for the supervisor."""
+
+CLI_GROUP: Final = "jobs.cli"
+"""That of plugins for `jobsctl`: another one, so that neither imports what is the other's."""
+
+
+class PluginError(Exception):
+    """A plugin cannot be used; says which, and why."""
+
+
+@frozen(kw_only=True)
+class Source:
+    """A plugin that could be loaded.
+
+    Attributes:
+        name: the plugin's.
+        origin: for people: `built-in`, a distribution with its version, or a file.
+        load: gives the plugin.
+    """
+
+    name: str
+    origin: str
+    load: Callable[[], object]
+
+
+def installed(group: str = GROUP) -> Iterator[Source]:
+    """Give what is installed, by name: the same order on every host."""
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        yield Source(name=entry.name, origin=origin, load=partial(_load_entry, entry))
+
+
+def _load_entry(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"The plugin {entry.name} ({entry.value}) cannot be loaded: "
+            f"{type(error).__name__}: {error}. Repair or uninstall it."
+        ) from error
+
+
+def in_directory(directory: Path) -> Iterator[Source]:
+    """Give the `*.py` files of a directory, by name; hidden ones are none.
+
+    Raises:
+        PluginError: there is no such directory, or others could write there.
+    """
+    _refuse_writable(directory)
+    for path in sorted(directory.glob("*.py")):
+        if not path.name.startswith("."):
+            _refuse_writable(path)
+            yield Source(name=path.stem, origin=str(path), load=partial(_load_file, path))
+
+
+def _load_file(path: Path) -> object:
+    name = f"jobs_plugins_directory_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    assert spec is not None, "it ends with .py"
+    assert spec.loader is not None, "and so has a loader"
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # as `import` would: attrs and pickle look a class's module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"The plugin {path.stem} ({path}) cannot be loaded: {type(error).__name__}: {error}. "
+            "Repair or remove it."
+        ) from error
+    return module
+
+
+def _refuse_writable(path: Path) -> None:
+    try:
+        real = path.resolve(strict=True)
+        for each in (real, *real.parents):
+            _refuse_one(path, each, each.stat())
+    except OSError as error:
+        raise PluginError(f"Plugins cannot be loaded from {path}: {error.strerror}.") from None
+
+
+def _refuse_one(path: Path, each: Path, info: os.stat_result) -> None:
+    owners = {0, os.geteuid()}
+    if info.st_uid not in owners:
+        raise PluginError(
+            f"Plugins are not loaded from {path}: {each} belongs to the user with the number "
+            f"{info.st_uid}, who could change them. Give it to root."
+        )
+    sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX and each != path
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        raise PluginError(
+            f"Plugins are not loaded from {path}: others than its owner can write to {each}. "
+            f"chmod go-w {each}"
+        )
