@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from jobs_cli import output
 from jobs_cli.prose import prose
+from jobs_cli.verbs.audit import audit
 from jobs_cli.verbs.can_i import can_i
 from jobs_cli.verbs.certs import certs
 from jobs_cli.verbs.follow import follow, logs
@@ -113,6 +114,7 @@ def make_app(program: str) -> App:
             sort_key=number,
         )
     app.command(certs)
+    app.command(audit)
     app.command(policy)
     return app
 

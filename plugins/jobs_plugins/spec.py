@@ -82,7 +82,8 @@ def jobs_limits(identity: Identity, spec: Spec) -> Limits | None:
     """Tighten a new job's limits; asked when it is allowed, before its record is written.
 
     Not asked again later: a job that waits in the queue keeps the limits that it was taken on with.
-    The job's `limited_by` says which plugin has set which.
+    The job's `limited_by` says which plugin has set which. An `update` of a limit asks again, with
+    who asks and the job's spec.
 
     Args:
         identity: who runs it.

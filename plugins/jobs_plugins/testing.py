@@ -1,18 +1,12 @@
 """For authors of plugins: try one as the supervisor would, without root, certificates or a job.
 
-In your tests:
-
-    pytest_plugins = ["jobs_plugins.testing"]  # for the fixtures; the functions are imported
-
 What is tried goes through the supervisor's own manager: a plugin that would stop the supervisor
-stops the test, and one that raises or hangs denies. Needs pytest; and pytest-trio, as the methods
-are asynchronous (`pip install 'jobs[testing]'`).
+raises `PluginError`, and one that raises or hangs denies. The methods are asynchronous, for trio:
+with pytest-trio a test is an `async def`. Nothing here needs pytest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-
-import pytest
 
 from jobs_plugins.decision import Decision
 from jobs_plugins.event import JobEvent, Kind
@@ -133,19 +127,14 @@ class TriedPlugin:
         await told.run()
 
 
-@pytest.fixture
-def try_plugin() -> Callable[..., TriedPlugin]:
-    """Give `TriedPlugin`: a plugin, as the supervisor would ask it."""
-    return TriedPlugin
+def refused_settings(plugin: object, settings: Mapping[str, Any]) -> str:
+    """Give the sentence with which a supervisor would stop for these settings.
 
-
-@pytest.fixture
-def refused_settings() -> Callable[[object, Mapping[str, Any]], str]:
-    """Give a function that asserts that a plugin refuses settings, and gives the sentence."""
-
-    def refused(plugin: object, settings: Mapping[str, Any]) -> str:
-        with pytest.raises(PluginError, match="refuses its settings") as caught:
-            TriedPlugin(plugin, settings=settings)
-        return str(caught.value)
-
-    return refused
+    Raises:
+        AssertionError: it would not.
+    """
+    try:
+        TriedPlugin(plugin, settings=settings)
+    except PluginError as error:
+        return str(error)
+    raise AssertionError(f"the plugin takes the settings {settings}")

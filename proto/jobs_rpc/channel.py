@@ -4,11 +4,13 @@ The supervisor and the client both stand on this. It starts no tasks: one task r
 send, each message whole.
 """
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from jobs_proto.connection import Connection, Message
+from jobs_proto.errors import ProtocolError
 from jobs_rpc.tls import RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -29,19 +31,23 @@ class Channel:
         self._messages: Iterator[Message] = iter(())
         self._sending: Final = trio.Lock()
         self._torn = False
+        self._begun = inf  # when the message that is coming in began
 
     @property
     def torn(self) -> bool:
         """A message is partly sent, perhaps for ever: its sender is at it, failed or cancelled."""
         return self._torn
 
-    async def receive(self) -> Message | None:
+    async def receive(self, *, whole_within: float = inf) -> Message | None:
         """Give the next message; None: the peer has closed the connection, between messages.
 
         Cancelling this loses nothing.
 
+        Args:
+            whole_within: seconds that may pass from a message's first byte to its last.
+
         Raises:
-            ProtocolError: the peer's bytes are no message that may come here.
+            ProtocolError: the peer's bytes are no message that may come here, or come too slowly.
             trio.BrokenResourceError: the connection was lost.
             trio.ClosedResourceError: it was closed here.
         """
@@ -49,13 +55,23 @@ class Channel:
         while True:
             for message in self._messages:
                 await trio.lowlevel.cancel_shielded_checkpoint()
+                self._begun = trio.current_time()
                 return message
-            data = await self.stream.receive_some()
+            data = await self._receive_some(whole_within)
             if not data:
                 if self.connection.within_message:
                     raise trio.BrokenResourceError("the connection ended in mid-message")
                 return None
             self._messages = self.connection.receive(bytes(data))
+
+    async def _receive_some(self, whole_within: float) -> bytes | bytearray:
+        if not self.connection.within_message:
+            data = await self.stream.receive_some()
+            self._begun = trio.current_time()
+            return data
+        with trio.move_on_at(self._begun + whole_within):
+            return await self.stream.receive_some()
+        raise ProtocolError(f"a message did not come whole within {whole_within:g} s")
 
     async def send(self, *parts: bytes | memoryview) -> None:
         """Send one message, given whole or in parts that follow one another.

@@ -36,7 +36,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from ipaddress import ip_address
 from operator import index
@@ -172,15 +172,21 @@ class TLSStream(trio.abc.Stream):
             raise ValueError("there is no certificate before the handshake is over")
         return certificate.to_cryptography()
 
-    async def do_handshake(self) -> None:
+    async def do_handshake(
+        self, *, turn: AbstractAsyncContextManager[object] | None = None
+    ) -> None:
         """Come to terms with the peer; once. Set a deadline around it: a peer may never answer.
 
         A second caller waits for the first; when that one is cancelled, it goes on in its place.
+
+        Args:
+            turn: entered for each step, which is a millisecond of signatures: a crowd of newcomers
+                would keep everybody else waiting.
         """
         async with self._shaking:
             if self._secure:
                 return
-            await self._retry(self._ssl.do_handshake)
+            await self._retry(self._ssl.do_handshake, turn)
             if self._server_name is not None:
                 self._check_name(self._server_name)
             self._secure = True
@@ -229,14 +235,17 @@ class TLSStream(trio.abc.Stream):
 
     # -- the one loop ------------------------------------------------------------------------
 
-    async def _retry(self, attempt: Callable[[], T]) -> T:
+    async def _retry(
+        self, attempt: Callable[[], T], turn: AbstractAsyncContextManager[object] | None = None
+    ) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            self._check_open()
-            _forget_errors()
             try:
-                result = attempt()
+                async with turn or nullcontext():
+                    self._check_open()
+                    _forget_errors()
+                    result = attempt()
             except SSL.WantReadError:
                 await self._readable.wait()
             except SSL.WantWriteError:

@@ -1,20 +1,73 @@
-"""The audit log: each decision about who may do what, one JSON line, in the state directory."""
+"""The audit log: each decision about who may do what, one JSON line, chained, on the disk.
 
-import logging
+Theory. `jobs_proto.audit` says what the lines are, `auditfile` where they are. Here is when:
+
+1.  A line is written with one write(2) when the decision is made, before anybody is answered: it
+    outlives us, however we end.
+2.  It is on the disk (fdatasync) before an allowed action that *changes* something is carried out:
+    `settle` waits for that, and many share one sync. All others are there within `SYNC_S`.
+3.  While the disk takes no lines, `MAX_WAITING` of them are kept here, in order; more are counted,
+    and a line `missing` says how many. `settle` refuses meanwhile.
+4.  Of denials that are alike, `ALIKE` in `ALIKE_S` are written (`jobs_supervisor.denials`); a line
+    `repeated` counts the others. So what somebody is refused cannot fill the disk.
+"""
+
+import time
+from collections import deque
 from pathlib import Path
-from typing import Protocol
 
 import structlog
+import trio
 
 from jobs_plugins.decision import Decision
-from jobs_plugins.hook import Failure
+from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
+from jobs_proto.job import timestamp
+from jobs_supervisor.auditfile import AuditFiles
+from jobs_supervisor.config import AuditSettings
+from jobs_supervisor.denials import Denials, Fields
+
+SYNC_S = 1.0
+"""A line that nobody waits for is on the disk after so long."""
+
+RETRY_S = 0.5
+"""Between tries to write to a disk that refused."""
+
+MAX_WAITING = 1000
+"""Lines kept in memory while the disk takes none."""
+
+MAX_TEXT = 500
+"""Characters of a text that somebody else chose: a request's id, a plugin's reason."""
 
 log = structlog.get_logger()
 
 
-class Audit(Protocol):
-    """Writes a decision down; of a question (`can_i`), who asked it."""
+class Audit:
+    """The audit log of one state directory.
+
+    Args:
+        directory: where its files are.
+        settings: when a file is full, and how many are kept.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, directory: Path, settings: AuditSettings) -> None:
+        self._files = AuditFiles(directory, settings)
+        self._denials = Denials()
+        self._waiting: deque[Fields] = deque()
+        self._missing = 0
+        self._error: OSError | None = None
+        self._said = False  # the error is in the log
+        self._synced = 0  # the `seq` up to which all is on the disk
+        self._dirty = trio.Event()
+        self._wanted = trio.Event()
+        self._progress = trio.Event()
+        self._thread = trio.CapacityLimiter(1)  # its own: a sync waits for nobody's slow read
+        self._say_head("the audit log goes on")
+
+    # -- what is written ---------------------------------------------------------------------
 
     def __call__(
         self,
@@ -25,65 +78,165 @@ class Audit(Protocol):
         *,
         asked_by: Identity | None = None,
     ) -> None:
-        """Write a line."""
+        """Write down what plugins decided; of a question (`can_i`), who asked it."""
+        self._decided(
+            **_who(identity, asked_by),
+            allow=decision.allow,
+            action=action,
+            job=job,
+            plugin=decision.plugin,
+            why=decision.why[:MAX_TEXT],
+        )
 
-
-def open_audit(path: Path) -> Audit:
-    """Give the function that writes decisions to `path`, which it makes, mode 0600, if need be."""
-    path.touch(mode=0o600)
-    file = path.open("a", buffering=1)
-    logger = structlog.wrap_logger(
-        structlog.WriteLogger(file),
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-    )
-
-    def audit(
+    def refused(
+        self,
         identity: Identity,
         action: str,
-        job: str | None,
-        decision: Decision,
+        why: str,
         *,
+        asked: str | None = None,
         asked_by: Identity | None = None,
     ) -> None:
-        who = asked_by or identity
+        """Write down what was refused without a plugin: by a quota, or for want of a job.
+
+        Args:
+            identity: who asked.
+            action: for what.
+            why: in words.
+            asked: how they named the job, if that is not known or not theirs to know.
+            asked_by: who only wanted to know.
+        """
+        self._decided(
+            **_who(identity, asked_by),
+            allow=False,
+            action=action,
+            job=None,
+            plugin=None,
+            why=why[:MAX_TEXT],
+            **({} if asked is None else {"asked": asked[:MAX_TEXT]}),
+        )
+
+    def connection(self, peer: tuple[str, int], identity: Identity | None, why: str = "") -> None:
+        """Write down who has connected, or why somebody was turned away.
+
+        Args:
+            peer: the host and the port where from.
+            identity: who, once that is known.
+            why: of a refusal; empty: they may.
+        """
+        self._decided(
+            event="connection",
+            allow=not why,
+            who=None if identity is None else identity.name,
+            certificate=None if identity is None else identity.fingerprint,
+            host=peer[0],
+            port=peer[1],
+            why=why[:MAX_TEXT],
+        )
+
+    def _decided(self, *, event: str, allow: bool, **fields: object) -> None:
+        fields["verdict"] = "allow" if allow else "deny"
+        if allow or self._denials.is_new(event, fields):
+            self._write(event, fields)
+        self._dirty.set()
+
+    def _write(self, event: str, fields: Fields) -> None:
+        if len(self._waiting) < MAX_WAITING:
+            now = timestamp(time.time_ns())
+            self._waiting.append({"timestamp": now, "event": event, **fields})
+        else:
+            self._missing += 1
+        if self._error is None:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what waits, as far as the disk takes it."""
         try:
-            logger.info(
-                "question" if asked_by else "decision",
-                who=who.name,
-                certificate=who.fingerprint,
-                **({"about": identity.name} if asked_by else {}),
-                action=action,
-                job=job,
-                verdict="allow" if decision.allow else "deny",
-                plugin=decision.plugin,
-                why=decision.why,
+            while self._waiting:
+                self._files.write(self._waiting[0])
+                self._waiting.popleft()
+            if self._missing:
+                now = timestamp(time.time_ns())
+                self._files.write({"timestamp": now, "event": "missing", "count": self._missing})
+                self._missing = 0
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._error = None
+
+    def _fail(self, error: OSError) -> None:
+        if not self._said:
+            log.error("cannot write the audit log", why=error.strerror)
+        self._error, self._said = error, True
+
+    # -- when it is on the disk --------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Wait until every line so far is on the disk.
+
+        Raises:
+            JobsError: `resource_exhausted`: the disk takes none.
+        """
+        until = self._files.head.seq
+        while self._error is None and self._synced < until:
+            self._dirty.set()
+            self._wanted.set()
+            await self._progress.wait()
+        if self._error is not None:
+            raise JobsError(
+                "resource_exhausted",
+                f"the supervisor cannot write its audit log ({self._error.strerror}), and changes "
+                "nothing that it could not account for; an operator has to make room in its state "
+                "directory",
             )
-        except OSError as error:  # the file keeps the line, and writes it with the next one
-            log.error("cannot write the audit log", why=error.strerror)  # noqa: TRY400  # the disk is full: no traceback needed
 
-    return audit
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep it on the disk, and its files in order. Cancelled, it does so once more."""
+        task_status.started()
+        try:
+            while True:
+                await self._dirty.wait()
+                with trio.move_on_after(RETRY_S if self._error else SYNC_S):
+                    await self._wanted.wait()
+                await self._tidy()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._tidy(last=True)
+            self._say_head("the audit log ends here")
+            self._files.close()
+
+    async def _tidy(self, *, last: bool = False) -> None:
+        """Write what waits, sync, rotate; nobody who waits for that is left waiting."""
+        self._wanted = trio.Event()
+        for event, fields in self._denials.repeated(now=last):
+            self._write(event, fields)
+        self._write_waiting()
+        until = self._files.head.seq
+        try:
+            await trio.to_thread.run_sync(self._files.sync, limiter=self._thread)
+            self._synced = until
+            if self._files.rotate_if_due():
+                self._say_head("the audit log goes on in a new file")
+            self._said = False
+        except OSError as error:
+            self._fail(error)
+        rest = self._error or self._denials or self._synced < self._files.head.seq
+        if not rest:
+            self._dirty = trio.Event()
+        self._progress.set()
+        self._progress = trio.Event()
+
+    def _say_head(self, event: str) -> None:
+        # Root can write a chain anew; this log is usually kept elsewhere, and can be compared.
+        log.info(event, head=str(self._files.head))
 
 
-def log_failure(failure: Failure) -> None:
-    """Say in the supervisor's log what a plugin did wrong."""
-    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
-
-
-def set_up_logging(*, json: bool) -> None:
-    """Have the supervisor's own log go to standard error, for people or as JSON lines."""
-    renderer = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=__import__("sys").stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+def _who(identity: Identity, asked_by: Identity | None) -> dict[str, str]:
+    if asked_by is None:
+        return {"event": "decision", "who": identity.name, "certificate": identity.fingerprint}
+    return {
+        "event": "question",
+        "who": asked_by.name,
+        "certificate": asked_by.fingerprint,
+        "about": identity.name,
+    }

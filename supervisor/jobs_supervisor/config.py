@@ -4,15 +4,19 @@
 [jobs]        what a job gets by default, and how many there may be
 [retention]   how long finished jobs are kept
 [plugins]     which there are, and how they are asked
+[quotas]      how much one identity may have of all this
+[audit]       how much of the audit log is kept
 [policy]      who may do what; jobs_plugins/policy.py
 """
 
 import tomllib
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
+from attrs.validators import optional
 
 from jobs_plugins.events import EVENT_S
 from jobs_plugins.plugins import DECIDE_S
@@ -27,9 +31,14 @@ DEFAULT_PORT = 7520
 DEFAULT_PATH = "/etc/jobs/supervisor.toml"
 
 
-def _positive(_settings: object, attribute: object, value: float) -> None:
+def _positive(_settings: object, attribute: object, value: Any) -> None:
     if value <= 0:
         raise ValueError(f"{attribute.name} must be more than 0, not {value}")  # type: ignore[attr-defined]
+
+
+def _not_negative(_settings: object, attribute: object, value: Any) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name} must be 0 or more, not {value}")  # type: ignore[attr-defined]
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
@@ -64,10 +73,14 @@ class ServerSettings:
         cert: the server's certificate.
         key: its private key.
         crl: what the CA has revoked; None: nothing.
-        max_connections: at once; more are closed before the handshake.
-        handshake_s: seconds a client has for the TLS handshake.
+        max_connections: at once, of clients that are known; more are refused.
+        max_handshakes: connections whose client is not known yet; the oldest go beyond that.
+        max_handshakes_per_address: of these, from one IPv4 address or IPv6 network (64 bits).
+        handshake_s: seconds that a client has from connecting to being known.
         idle_s: seconds after which a connection that asks nothing is closed.
         max_message: bytes in one message of a client.
+        message_s: seconds from a message's first byte to its last.
+        answer_s: seconds that a client has to take one answer.
         drain_s: seconds that open requests get when the supervisor stops.
     """
 
@@ -76,10 +89,14 @@ class ServerSettings:
     cert: Path = Path("/etc/jobs/server.crt")
     key: Path = Path("/etc/jobs/server.key")
     crl: Path | None = None
-    max_connections: int = field(default=1024, validator=_positive)
+    max_connections: int = field(default=4096, validator=_positive)
+    max_handshakes: int = field(default=1024, validator=_positive)
+    max_handshakes_per_address: int = field(default=256, validator=_positive)
     handshake_s: float = field(default=10.0, validator=_positive)
     idle_s: float = field(default=600.0, validator=_positive)
     max_message: int = field(default=MAX_MESSAGE, validator=_positive)
+    message_s: float = field(default=60.0, validator=_positive)
+    answer_s: float = field(default=120.0, validator=_positive)
     drain_s: float = field(default=5.0, validator=_positive)
 
 
@@ -89,7 +106,6 @@ class JobSettings:
 
     Attributes:
         max_running: jobs that run at once; more wait in the queue.
-        max_running_per_owner: of one owner at once; more of its jobs wait, and others pass them.
         max_queued: jobs that may wait; more are refused with `resource_exhausted`.
         default_user: the Unix user of a job that names none; without root rights jobs run as the
             supervisor's own user, whatever stands here.
@@ -105,7 +121,6 @@ class JobSettings:
     """
 
     max_running: int = field(default=1000, validator=_positive)
-    max_running_per_owner: int = field(default=1000, validator=_positive)
     max_queued: int = field(default=10_000, validator=_positive)
     default_user: str = "nobody"
     grace_s: float = field(default=10.0, validator=_positive)
@@ -134,6 +149,70 @@ class RetentionSettings:
     keep_s: float = field(default=30 * 86400.0, validator=_positive)
     keep_jobs: int = field(default=100_000, validator=_positive)
     keep_output_bytes: int = field(default=50 << 30, validator=_positive)
+
+
+@frozen(kw_only=True)
+class Quota:
+    """What one role or one identity may have; what is left out is as for everybody.
+
+    Attributes: as of `QuotaSettings`.
+    """
+
+    running: int | None = field(default=None, validator=optional(_not_negative))
+    queued: int | None = field(default=None, validator=optional(_not_negative))
+    queued_bytes: int | None = field(default=None, validator=optional(_not_negative))
+    memory_bytes: float | None = field(default=None, validator=optional(_not_negative))
+    cpus: float | None = field(default=None, validator=optional(_not_negative))
+    requests_per_s: float | None = field(default=None, validator=optional(_positive))
+    burst: int | None = field(default=None, validator=optional(_positive))
+    connections: int | None = field(default=None, validator=optional(_not_negative))
+    followers: int | None = field(default=None, validator=optional(_not_negative))
+
+
+@frozen(kw_only=True)
+class QuotaSettings:
+    """What every identity may have, but for those of whom more is said.
+
+    Attributes:
+        running: jobs that have a place at once; more wait, and others pass them.
+        queued: jobs that wait; more are refused.
+        queued_bytes: of commands and environments of jobs that wait.
+        memory_bytes: that the running jobs are promised together, by their limits.
+        cpus: likewise.
+        requests_per_s: on all its connections; beyond it they are read later.
+        burst: requests that may come at once, before that.
+        connections: at once.
+        followers: at once; each has a connection of its own.
+        role: for those who bear a role.
+        identity: for one identity.
+    """
+
+    running: int = field(default=1000, validator=_not_negative)
+    queued: int = field(default=10_000, validator=_not_negative)
+    queued_bytes: int = field(default=256 << 20, validator=_not_negative)
+    memory_bytes: float = field(default=inf, validator=_not_negative)
+    cpus: float = field(default=inf, validator=_not_negative)
+    requests_per_s: float = field(default=5000.0, validator=_positive)
+    burst: int = field(default=10_000, validator=_positive)
+    connections: int = field(default=512, validator=_not_negative)
+    followers: int = field(default=256, validator=_not_negative)
+    role: dict[str, Quota] = field(factory=dict)
+    identity: dict[str, Quota] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class AuditSettings:
+    """How the audit log is kept.
+
+    Attributes:
+        max_bytes: of one file; then the next one is begun.
+        max_age_s: seconds after which the next one is begun, too.
+        keep: full files; the oldest are deleted beyond it.
+    """
+
+    max_bytes: int = field(default=64 << 20, validator=_positive)
+    max_age_s: float = field(default=30 * 86400.0, validator=_positive)
+    keep: int = field(default=30, validator=_positive)
 
 
 @frozen(kw_only=True)
@@ -169,6 +248,8 @@ class Settings:
     server: ServerSettings = ServerSettings()
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
+    quotas: QuotaSettings = QuotaSettings()
+    audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
     policy: Policy = Policy()  # noqa: RUF009  it is frozen, as the others are
 

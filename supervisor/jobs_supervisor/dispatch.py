@@ -7,9 +7,13 @@ the same words, as for one that never was.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from itertools import chain, islice
+from math import inf
 from typing import Any
 from uuid import UUID
+
+import trio
 
 from jobs_plugins.decision import Decision
 from jobs_plugins.plugins import Plugins
@@ -17,7 +21,7 @@ from jobs_plugins.rules import ACTIONS, ANYTHING, CAN_I_AS, RUN_AS, RUN_PRIVILEG
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
-from jobs_proto.methods import METHODS, PLANNED, CanI, Run
+from jobs_proto.methods import METHODS, PLANNED, CanI, Run, Wait
 from jobs_proto.wire import structure
 from jobs_supervisor.audit import Audit
 from jobs_supervisor.jobs import Jobs
@@ -26,6 +30,15 @@ from jobs_supervisor.store import Record
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
+
+READS = frozenset({"hello", "whoami", "list", "inspect", "wait", "follow", "events", "stats"}) | {
+    "can_i",
+    "policy",
+}
+"""Methods that change nothing; a decision on any other is on the disk before it is carried out."""
+
+MAKES_ROOM = frozenset({"kill", "remove"})
+"""Of the others, what a full disk may need: carried out though it cannot be written down yet."""
 
 MAX_NAMESAKES = 1000
 """Of jobs that bear one name, so many are looked at."""
@@ -68,6 +81,17 @@ class Call:
         self.params = params
         self._target = target
         self._dispatcher = dispatcher
+
+    @property
+    def waits(self) -> bool:
+        """Whether `ready` may take long."""
+        return isinstance(self.params, Wait) and not self.target.exited
+
+    async def ready(self) -> None:
+        """Wait for what a `wait` waits for: the job's end, or its patience's."""
+        timeout_s = self.params.timeout_s
+        with trio.move_on_after(inf if timeout_s is None else timeout_s):
+            await self.target.until_exited()
 
     @property
     def target(self) -> LiveJob:
@@ -125,7 +149,7 @@ class Dispatcher:
         if method is None:
             raise _no_such_method(name)
         params: Any = structure(raw, method.params, f"params of {name}")
-        target = await self._find(identity, params.id) if method.on_job else None
+        target = await self._find(identity, name, params.id) if method.on_job else None
         job = None if target is None else target.job
         await self._require(identity, name, params, job)
         for action in self._further_actions(params):
@@ -166,17 +190,30 @@ class Dispatcher:
         elif wanted.id is None:
             raise JobsError("invalid_argument", f"{wanted.action} is about a job; name it")
         else:
-            job = (await self._find(about, wanted.id)).job
+            found = await self._find(about, wanted.action, wanted.id, asked_by=call.identity)
+            job = found.job
         decision = await self._plugins.decide(about, wanted.action, None, job)
         job_id = None if job is None else job.id
         self._audit(about, wanted.action, job_id, decision, asked_by=call.identity)
         return decision
 
     async def answer(self, call: Call) -> object:
-        """Call the handler of an allowed request, once its job was found again after our start."""
+        """Call the handler of an allowed request, once its job was found again after our start.
+
+        Raises:
+            JobsError: it cannot be accounted for (`Audit.settle`), or the handler refuses.
+        """
+        if call.method not in READS:
+            with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
+                await self._audit.settle()
         if METHODS[call.method].on_job:
             await self._jobs.settled(call.target)
-        return await self._handlers[call.method](call)
+        try:
+            return await self._handlers[call.method](call)
+        except JobsError as error:
+            if "quota" in error.detail:
+                self._audit.refused(call.identity, call.method, error.message)
+            raise
 
     async def visible(
         self, identity: Identity, jobs: Sequence[LiveJob]
@@ -211,7 +248,13 @@ class Dispatcher:
                 "permission_denied", f"{identity.name} may not {action}{about}: {decision.why}"
             )
 
-    async def _find(self, identity: Identity, text: str) -> LiveJob:
+    async def _find(
+        self,
+        identity: Identity,
+        action: str,
+        text: str,
+        asked_by: Identity | None = None,
+    ) -> LiveJob:
         """Find the one job that `text` names among those that the caller may see.
 
         Of several that bear a name, the one that has not ended is meant, else the newest.
@@ -227,6 +270,10 @@ class Dispatcher:
             if len(found) >= most or not decided:
                 break
         if not found:
+            # The same line for a job that is not theirs to see as for none: no reader of clocks
+            # learns which it was.
+            why = "no job that they may see"
+            self._audit.refused(identity, action, why, asked=text, asked_by=asked_by)
             raise JobsError(
                 "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
             )

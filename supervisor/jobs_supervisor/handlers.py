@@ -17,15 +17,11 @@ from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import indexed, retained_from
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas, weight
 
 LIST_BYTES = 16 << 20
 """Commands and environments in one answer to `list`: one job's may be megabytes."""
-
-
-def _weight(job: Job) -> int:
-    spec = job.spec
-    words = (*spec.argv, *spec.isolation.binds, *spec.isolation.tmpfs)
-    return sum(map(len, words)) + sum(len(k) + len(v) for k, v in spec.env.items())
 
 
 class Handlers:
@@ -35,12 +31,18 @@ class Handlers:
         jobs: all of them.
         plugins: for their limits, and to tell of.
         roles: what the installation says about who may do what.
+        quotas: of those who ask.
+        presence: what they use of them.
     """
 
-    def __init__(self, jobs: Jobs, plugins: Plugins, roles: Roles) -> None:
+    def __init__(
+        self, jobs: Jobs, plugins: Plugins, roles: Roles, quotas: Quotas, presence: Presence
+    ) -> None:
         self._jobs = jobs
         self._asked = plugins
         self._roles = roles
+        self._quotas = quotas
+        self._presence = presence
 
     def table(self) -> dict[str, Handler]:
         """Give each method its handler, by name."""
@@ -74,6 +76,9 @@ class Handlers:
             "bound": who.bound,
             "fingerprint": who.fingerprint,
             "not_after": who.not_after,
+            "quotas": self._quotas.shown(
+                who.name, {**self._jobs.used(who.name), **self._presence.used(who.name)}
+            ),
         }
 
     async def _can_i(self, call: Call) -> object:
@@ -111,7 +116,7 @@ class Handlers:
         for part in in_parts(self._candidates(call)):
             seen, decided = await call.visible(part)
             for live in seen:
-                size += _weight(live.job)
+                size += weight(live.job.spec)
                 if size > LIST_BYTES:
                     return {"jobs": listed, "complete": False}
                 listed.append(unstructure(live.job))
@@ -133,10 +138,7 @@ class Handlers:
         return self._view(call.target)
 
     async def _wait(self, call: Call) -> object:
-        timeout_s = call.params.timeout_s
-        with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
-            await call.target.until_exited()
-        return self._view(call.target)
+        return self._view(call.target)  # it is ready
 
     async def _kill(self, call: Call) -> object:
         number = signal_number(call.params.signal)
@@ -156,7 +158,8 @@ class Handlers:
         return self._view(call.target)
 
     async def _update(self, call: Call) -> object:
-        await self._jobs.update(call.target, call.params)
+        impose = partial(self._asked.limit, call.identity, call.target.job.spec)
+        await self._jobs.update(call.target, call.params, impose)
         return self._view(call.target)
 
     async def _remove(self, call: Call) -> object:

@@ -13,7 +13,6 @@ that no exit record tells (it was lost, or never launched) is on the disk first,
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
+from jobs_supervisor.quotas import Ledger, Quotas
 from jobs_supervisor.reattach import Reattachment
 from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
@@ -85,6 +85,7 @@ class Jobs:
         forkserver: running.
         host: what can be had here.
         walls: what isolation is made with here.
+        quotas: of the owners.
         nursery: for the jobs' tasks.
     """
 
@@ -98,6 +99,7 @@ class Jobs:
         forkserver: ForkServer,
         host: Host,
         walls: Walls,
+        quotas: Quotas,
         nursery: trio.Nursery,
     ) -> None:
         self.store = store
@@ -110,7 +112,7 @@ class Jobs:
         self._nursery = nursery
         self._retention = retention
         self._queue = Queue()
-        self._running: Counter[str] = Counter()  # by owner
+        self._ledger = Ledger(quotas)
         self._requests: dict[tuple[str, str], tuple[LiveJob, Write]] = {}
         self._boot = files.boot_id()
         self._reattachment = Reattachment()
@@ -130,9 +132,10 @@ class Jobs:
             live = LiveJob(record)
             self.live[live.job.id] = live
             if live.job.phase is Phase.QUEUED:
+                self._ledger.wait(live)
                 self._queue.push(live)
             else:
-                self._running[live.job.owner] += 1
+                self._ledger.place(live)
                 self._reattachment.expect(live)
                 self._nursery.start_soon(self._find_again, live)
         self._admit()
@@ -188,6 +191,7 @@ class Jobs:
         return known
 
     async def _take_on(self, owner: str, request: Run, job_id: str, granted: Granted) -> Job:
+        self._ledger.check(owner, request.spec, granted.limits)
         live = LiveJob(
             Record(
                 job=_new_job(job_id, owner, request, granted),
@@ -197,7 +201,8 @@ class Jobs:
         )
         key = (owner, request.request_id or live.job.id)
         self.live[live.job.id] = live
-        if launch := not self._queue and self._has_room(owner):
+        self._ledger.wait(live)
+        if launch := not self._queue and self._has_room(live):
             self._prepare(live)
         failpoint("launch.before-record", live.job.id)
         write = self.store.offer(live.record)
@@ -219,7 +224,7 @@ class Jobs:
         del self._requests[key]
         if write.error is not None:  # nobody was told that it was taken on
             del self.live[live.job.id]
-            self._running[live.job.owner] -= launch
+            self._ledger.drop(live)
         elif launch:
             await self._own(live)
         elif live.record.killing is None and not live.exited:  # it was killed before it could wait
@@ -262,7 +267,7 @@ class Jobs:
                 '[jobs] isolation = "best-effort"',
             )
         isolation.check(request.spec.isolation, self._walls)
-        waiting = len(self._queue) + len(self._requests)
+        waiting = self._ledger.waiting
         if waiting >= self._settings.max_queued:
             raise JobsError(
                 "resource_exhausted",
@@ -317,6 +322,7 @@ class Jobs:
         self._check(request)
         user = await self._user(request.spec)
         granted = self._grant(request, user, await impose())
+        self._ledger.check(owner, request.spec, granted.limits)
         job = _new_job(str(uuid.uuid4()), owner, request, granted)
         cgroup = self._host.tree.plan(job.id, job.limits, granted.device)
         return {"steps": describe(self._plan(job, user, cgroup)), "notes": list(granted.notes)}
@@ -335,15 +341,14 @@ class Jobs:
 
     # -- admission ---------------------------------------------------------------------------
 
-    def _has_room(self, owner: str) -> bool:
-        return (
-            self._running.total() < self._settings.max_running
-            and self._running[owner] < self._settings.max_running_per_owner
+    def _has_room(self, live: LiveJob) -> bool:
+        return len(self._ledger.places) < self._settings.max_running and self._ledger.has_room(
+            live.job.owner, live.job.limits
         )
 
     def _prepare(self, live: LiveJob) -> None:
         """Note what a launch must leave on the disk before it is asked for."""
-        self._running[live.job.owner] += 1
+        self._ledger.place(live)
         live.apply(Event.ADMIT)
         cgroup = self._host.tree.plan(live.job.id, live.job.limits, live.record.device)
         live.record = evolve(live.record, boot=self._boot, cgroup=cgroup)
@@ -509,7 +514,7 @@ class Jobs:
         failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
         self._nursery.start_soon(self._forget, live, self.store.post(live.record, Kind.EXITED))
-        self._running[live.job.owner] -= 1
+        self._ledger.drop(live)
         self._admit()
 
     async def _forget(self, live: LiveJob, write: Write) -> None:
@@ -573,7 +578,6 @@ class Jobs:
             return
         live.record = evolve(live.record, killing=kill)
         self._queue.remove(live)
-        self._running[live.job.owner] += 1  # `_finish` gives back a place that it never had
         by = str(kill["by"])
         ended = outcome.never_started(live.job, time.time_ns(), by=by, error=None)
         # In a task of the supervisor's: a client that goes away now must not strand the job.
@@ -621,22 +625,33 @@ class Jobs:
             return
         raise JobsError("unavailable", "the job's shim does not answer; try again")
 
-    async def update(self, live: LiveJob, request: Update) -> None:
+    async def update(self, live: LiveJob, request: Update, impose: Impose) -> None:
         """Change limits of the job: on the disk first, so that a restart does not forget it.
+
+        Args:
+            live: the job.
+            request: what was asked.
+            impose: asks the plugins for limits, which hold here as well.
 
         Raises:
             JobsError: `failed_precondition`: it has ended; `invalid_argument`: it is over the
-                maximum.
+                maximum, or over a plugin's.
         """
+        cap, timeout_s = request.output_max_bytes, request.timeout_s
+        if cap is not None:
+            asked = Limits(output_max_bytes=cap)
+            check_maximum(asked, self._settings.max_limits)
+            for plugin, imposed in await impose():
+                check_maximum(asked, imposed, f"the plugin {plugin}")
         if live.exited:
             raise JobsError(
                 "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
             )
-        cap, timeout_s = request.output_max_bytes, request.timeout_s
-        check_maximum(Limits(output_max_bytes=cap), self._settings.max_limits)
         job = evolve(live.job, updated_at=timestamp(time.time_ns()))
         if cap is not None:
-            job = evolve(job, limits=evolve(job.limits, output_max_bytes=cap))
+            by = {k: v for k, v in job.limited_by.items() if k != "output_max_bytes"}
+            limits = evolve(job.limits, output_max_bytes=cap)
+            job = evolve(job, limits=limits, limited_by=by)
         if timeout_s is not None:
             job = evolve(job, timeout_s=timeout_s)
         live.record = evolve(live.record, job=job)
@@ -674,6 +689,10 @@ class Jobs:
         with trio.move_on_after(SHIM_ANSWER_S):
             while live.measurements == before and not live.exited:
                 await live.changed()
+
+    def used(self, owner: str) -> dict[str, float]:
+        """Give what an owner has of each quota of jobs."""
+        return self._ledger.used(owner)
 
     def current(self, record: Record) -> LiveJob:
         """Give the living job of a record, or one that is as dead as the record says."""

@@ -106,8 +106,8 @@ def _impose(limits: Limits, plugin: str, imposed: Limits, tree: Tree) -> Limits:
         ) from None
 
 
-def check_maximum(asked: Limits, maximum: Limits) -> None:
-    """Refuse what is over the maximum.
+def check_maximum(asked: Limits, maximum: Limits, by: str = "max_limits") -> None:
+    """Refuse what is over the maximum, which is set by the settings or a plugin.
 
     Raises:
         JobsError: `invalid_argument`: it is.
@@ -115,14 +115,14 @@ def check_maximum(asked: Limits, maximum: Limits) -> None:
     try:
         most = tightest(asked, maximum)
     except ValueError as error:
-        raise JobsError("invalid_argument", f"{error} (max_limits)") from None
+        raise JobsError("invalid_argument", f"{error} ({by})") from None
     for name in LIMITS:
         value = getattr(asked, name)
         if value is not None and value != getattr(most, name):
             raise JobsError(
                 "invalid_argument",
                 f"{name} = {value} is more than this supervisor allows: {getattr(maximum, name)} "
-                "(max_limits)",
+                f"({by})",
             )
 
 

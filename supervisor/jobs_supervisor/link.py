@@ -10,6 +10,9 @@ import trio
 from jobs_proto import files
 from jobs_proto import shim as protocol
 
+TAKE_S = 5.0
+"""How long a shim may take to read one packet; it has one thread, which does nothing that waits."""
+
 log = structlog.get_logger()
 
 
@@ -35,9 +38,12 @@ class ShimLink:
             return None
 
     async def send(self, kind: str, body: protocol.Body) -> None:
-        """Tell the shim; if it has gone, `receive` will say so."""
+        """Tell the shim; if it has gone, or reads nothing, `receive` will say that it has gone."""
         with suppress(OSError):
-            await self._socket.send(protocol.pack(kind, body))
+            with trio.move_on_after(TAKE_S) as late:
+                await self._socket.send(protocol.pack(kind, body))
+            if late.cancelled_caught:
+                self._socket.shutdown(trio.socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go; the shim goes on."""

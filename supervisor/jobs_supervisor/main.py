@@ -24,7 +24,7 @@ from jobs_plugins.sources import PluginError
 from jobs_proto.errors import JobsError
 from jobs_supervisor import dev, isolation
 from jobs_supervisor.access import load_access
-from jobs_supervisor.audit import log_failure, open_audit, set_up_logging
+from jobs_supervisor.audit import Audit
 from jobs_supervisor.cgroups import survey
 from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
@@ -32,7 +32,10 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.log import log_failure, set_up_logging
 from jobs_supervisor.notify import notify
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.reload import Reloader
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
@@ -138,7 +141,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     Raises:
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
-    _raise_file_limit()
+    _raise_file_limit(settings.server.max_connections + settings.server.max_handshakes)
     access = load_access(settings)
     roles = Roles(access.policy)
     manager = make_manager(
@@ -151,7 +154,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
     listeners = await _listen(settings, arguments.config)
-    audit = open_audit(settings.state_dir / "audit.log")
+    audit = Audit(settings.state_dir, settings.audit)
     events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
     store = Store(settings.state_dir / "jobs.sqlite", events.publish)
     forkserver = ForkServer()
@@ -159,6 +162,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
     reloader = Reloader(settings, partial(load, arguments.config))
     async with trio.open_nursery() as writing:
         await writing.start(store.run)
+        await writing.start(audit.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, stop)
             await nursery.start(reloader.listen)
@@ -170,6 +174,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
+            quotas = Quotas(settings.quotas, store)
             jobs = Jobs(
                 settings=settings.jobs,
                 state_dir=settings.state_dir,
@@ -178,23 +183,28 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 forkserver=forkserver,
                 host=host,
                 walls=walls,
+                quotas=quotas,
                 nursery=nursery,
             )
             await jobs.restore(unfinished)
             nursery.start_soon(retention.run)
             nursery.start_soon(events.run)
+            presence = Presence(quotas, settings.server.max_connections)
             dispatcher = Dispatcher(
                 plugins=plugins,
                 audit=audit,
                 jobs=jobs,
                 default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, plugins, roles).table(),
+                handlers=Handlers(jobs, plugins, roles, quotas, presence).table(),
             )
             server = Server(
                 settings=settings.server,
                 access=access,
                 roles=roles,
                 plugins=plugins,
+                audit=audit,
+                quotas=quotas,
+                presence=presence,
                 dispatcher=dispatcher,
                 jobs=jobs,
             )
@@ -249,10 +259,17 @@ def _cgroup_name(state_dir: Path) -> str:
     return f"jobs-{hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:12]}"
 
 
-def _raise_file_limit() -> None:
-    """Have as many open files as we may: two for each follower, one for each job."""
+def _raise_file_limit(connections: int) -> None:
+    """Have as many open files as we may: one for each connection and job, two for each follower."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < connections:
+        log.warning(
+            "fewer files may be open than connections are allowed (max_connections and "
+            "max_handshakes): raise LimitNOFILE, or allow fewer",
+            files=hard,
+            connections=connections,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Jobs that wait for a place: by priority, then in order; owners at their cap are passed over.
+"""Jobs that wait for a place: by priority, then in order; owners at a quota are passed over.
 
 One heap for each owner: who comes next is the best of their heads, so a thousand jobs of one owner
 cost the others nothing.
@@ -32,14 +32,16 @@ class Queue:
         """Have a job wait no longer; False if it did not."""
         return self._waiting.pop(live.job.id, None) is not None
 
-    def pop(self, has_room: Callable[[str], bool]) -> LiveJob | None:
-        """Take the next job whose owner has room; None: there is none.
+    def pop(self, has_room: Callable[[LiveJob], bool]) -> LiveJob | None:
+        """Take the next job that there is a place for; None: there is none.
+
+        No job passes another one of its owner: a large one would else wait for ever.
 
         Args:
-            has_room: whether an owner may have one more.
+            has_room: whether there is a place for a job.
         """
         heads = [heap[0] for owner in list(self._owners) if (heap := self._head(owner))]
-        best = min((head for head in heads if has_room(head[2].job.owner)), default=None)
+        best = min((head for head in heads if has_room(head[2])), default=None)
         if best is None:
             return None
         live = best[2]

@@ -5,7 +5,7 @@ are no protocol, a message that is too large, silence. Each wait on it has a dea
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,19 +24,33 @@ from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
 from jobs_rpc.tls import TLSStream
 from jobs_supervisor.access import Access
+from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
+from jobs_supervisor.handshakes import Handshake, Handshakes, Turn, peer_of
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.presence import Presence
+from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.shortage import set_up_accept_log, shortage
 
 GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
 
+AT_ONCE = 16
+"""Requests of one connection that are carried out, and answered, at once; others wait for these.
+
+What they hold may be megabytes each. A `wait` counts only when it is over.
+"""
+
 CUT_S = 0.5
 """The same, of one that is to have nothing more from us."""
 
 log = structlog.get_logger()
+
+
+class TookNoAnswerError(trio.BrokenResourceError):
+    """The client does not read; what is left for it is of no use."""
 
 
 class Server:
@@ -47,6 +61,9 @@ class Server:
         access: who is let in.
         roles: the plugin, whose rules are those of `access`.
         plugins: for identities.
+        audit: where it is written down who came, and who was turned away.
+        quotas: told who comes.
+        presence: of everybody who is connected.
         dispatcher: for requests.
         jobs: for output.
     """
@@ -58,6 +75,9 @@ class Server:
         access: Access,
         roles: Roles,
         plugins: Plugins,
+        audit: Audit,
+        quotas: Quotas,
+        presence: Presence,
         dispatcher: Dispatcher,
         jobs: Jobs,
     ) -> None:
@@ -65,11 +85,15 @@ class Server:
         self.access = access
         self._roles = roles
         self._plugins = plugins
+        self._audit = audit
+        self._quotas = quotas
+        self.presence = presence
+        self._handshakes = Handshakes(settings)
+        self._turn = Turn()
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
         self._rested = trio.Event()
-        self._connections = 0
         self._clients: set[Client] = set()
 
     async def serve(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
@@ -121,6 +145,7 @@ class Server:
                 raise JobsError("permission_denied", fault)
             client.known = await self._identify(client.certificate)
         client.bind(access.policy)
+        self._quotas.meet(client.identity)
 
     async def _identify(self, certificate: x509.Certificate) -> Identity:
         try:
@@ -141,14 +166,9 @@ class Server:
         self._rested = trio.Event()
 
     async def _serve_socket(self, raw: trio.SocketStream) -> None:
-        if self._connections >= self.settings.max_connections:
-            log.warning("a connection was refused: there are max_connections already")
-            await trio.aclose_forcefully(raw)
-            return
-        self._connections += 1
         stream = TLSStream(raw.socket, self.access.context, server_name=None)
         try:
-            await self._serve_stream(stream)
+            await self._serve_stream(stream, peer_of(raw.socket))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
         except Exception as error:  # the client is cut off, the rest goes on
@@ -157,31 +177,55 @@ class Server:
             else:
                 log.error("a connection ended", why=str(_first(error)))  # noqa: TRY400  # it says all
         finally:
-            self._connections -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve_stream(self, stream: TLSStream) -> None:
+    async def _serve_stream(self, stream: TLSStream, peer: tuple[str, int]) -> None:
+        client = None
+        with self._handshakes.begin(peer[0]) as handshake:
+            client = await self._meet(stream, handshake)
+        if client is None:
+            self._audit.connection(peer, None, handshake.why)
+        elif client.refusal is not None:
+            self._audit.connection(peer, None, client.refusal.message)
+            await client.last_words(client.refusal)
+        else:
+            await self._serve_known(client, peer)
+
+    async def _meet(self, stream: TLSStream, handshake: Handshake) -> "Client | None":
+        """Find out who it is, and whether they are let in; None: there was no handshake."""
         try:
-            with trio.fail_after(self.settings.handshake_s):
-                await stream.do_handshake()
-        except trio.TooSlowError:
-            log.info("a client did not finish its handshake in time")
-            return
-        connection = Connection(max_message=self.settings.max_message)
-        client = Client(self, Channel(stream, connection), stream.peer_certificate)
+            await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs nothing
+            await stream.do_handshake(turn=self._turn)
+        except trio.BrokenResourceError as error:
+            handshake.why = str(error)
+            return None
+        channel = Channel(stream, Connection(max_message=self.settings.max_message))
+        client = Client(self, channel, stream.peer_certificate)
         try:
             await self.recognise(client)
         except JobsError as error:
-            await client.last_words(error)
-            return
-        self._clients.add(client)  # from here on it is looked at whenever anything is reloaded
-        try:
+            client.refusal = error
+        return client
+
+    async def _serve_known(self, client: "Client", peer: tuple[str, int]) -> None:
+        with ExitStack() as present:
+            try:
+                present.enter_context(self.presence.connection(client.identity.name))
+            except JobsError as refusal:
+                self._audit.connection(peer, client.identity, refusal.message)
+                await client.last_words(refusal)
+                return
+            self._audit.connection(peer, client.identity)
+            self._clients.add(client)  # from here on it is looked at whenever anything is reloaded
+            present.callback(self._clients.discard, client)
             with trio.move_on_after(seconds_left(client.certificate)) as life:
                 await client.serve()
             if life.cancelled_caught:
                 await client.cut(JobsError("permission_denied", "your certificate has ended"))
-        finally:
-            self._clients.discard(client)
+
+    def refuse(self, identity: Identity, action: str, why: str) -> None:
+        """Write down what was refused for a quota."""
+        self._audit.refused(identity, action, why)
 
 
 class Standing:
@@ -225,6 +269,8 @@ class Client:
         self._standing: set[Standing] = set()
         self._busy = 0
         self._listing = trio.Lock()  # many lists that nobody reads would be much memory
+        self._slots = trio.Semaphore(AT_ONCE)
+        self._replying = trio.Lock()
 
     async def last_words(self, error: JobsError) -> None:
         """Tell the client why its connection ends, if it listens."""
@@ -272,19 +318,23 @@ class Client:
         try:
             async with trio.open_nursery() as nursery:
                 while (request := await self._next_request()) is not None:
+                    await self._server.presence.pace(self.identity.name)
                     await self._take(request, nursery)
                 nursery.cancel_scope.cancel()
         except* ProtocolError as group:
             why = str(_first(group))
             log.info("a client broke the protocol", who=self.identity.name, why=why)
             await self.last_words(JobsError("invalid_argument", why))
+        except* TookNoAnswerError:
+            log.info("a client took no answer in time", who=self.identity.name)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it went while we were answering
 
     async def _next_request(self) -> Request | None:
+        settings = self._server.settings
         while True:
-            with trio.move_on_after(self._server.settings.idle_s) as idle:
-                message = await self._channel.receive()
+            with trio.move_on_after(settings.idle_s) as idle:
+                message = await self._channel.receive(whole_within=settings.message_s)
             if idle.cancelled_caught:
                 if self._busy:
                     continue  # it waits for an answer, as it may
@@ -319,21 +369,45 @@ class Client:
 
     async def _decide_and_answer(self, request: Request) -> Call | None:
         """Send the one response; give the call if it was allowed and answered."""
-        call, error, result = None, None, None
         try:
-            call = await self._decide(request)
-            result = await self._while_allowed(call, partial(self._server.dispatcher.answer, call))
+            async with self._slots:
+                call = await self._decide(request)
+                if not call.waits:
+                    return await self._answer_call(request, call)
+            await self._while_allowed(call, call.ready)
+            async with self._slots:
+                return await self._answer_call(request, call)
         except JobsError as refusal:
             error = refusal
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
         except Exception as failure:
-            if (error := shortage(failure)) is not None:
+            if (short := shortage(failure)) is not None:
+                error = short
                 log.error("a request was not answered", method=request.method, why=str(failure))  # noqa: TRY400  # it says all
             else:
                 log.exception("a request failed", method=request.method, who=self.identity.name)
                 why = f"{request.method} failed; the supervisor's log says why"
                 error = JobsError("internal", why)
-        await self._channel.send(self._channel.connection.respond(request.id, error, result))
-        return None if error else call
+        await self._respond(request, error)
+        return None
+
+    async def _answer_call(self, request: Request, call: Call) -> Call:
+        work = partial(self._server.dispatcher.answer, call)
+        await self._respond(request, None, await self._while_allowed(call, work))
+        return call
+
+    async def _respond(
+        self, request: Request, error: JobsError | None, result: object = None
+    ) -> None:
+        """Send a response, which is made when its turn has come: it may be megabytes."""
+        async with self._replying:
+            with trio.move_on_after(self._server.settings.answer_s) as late:
+                await self._channel.send(
+                    self._channel.connection.respond(request.id, error, result)
+                )
+        if late.cancelled_caught:
+            raise TookNoAnswerError
 
     async def _decide(self, request: Request) -> Call:
         """Have a request decided by what counts when this returns."""
@@ -368,9 +442,18 @@ class Client:
         return result
 
     async def _take_over(self, request: Request) -> None:
-        call = await self._decide_and_answer(request)
-        if call is None:
-            return
+        with ExitStack() as following:
+            try:
+                following.enter_context(self._server.presence.follower(self.identity.name))
+            except JobsError as refusal:
+                self._server.refuse(self.identity, request.method, refusal.message)
+                await self._respond(request, refusal)
+                return
+            call = await self._decide_and_answer(request)
+            if call is not None:
+                await self._follow(call)
+
+    async def _follow(self, call: Call) -> None:
         directory = self._server.jobs.directory(call.target.job.id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, nursery.cancel_scope)

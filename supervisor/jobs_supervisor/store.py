@@ -12,12 +12,13 @@ before that.
 A row holds the job as MessagePack, and beside it the few columns that are searched by.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -62,6 +63,9 @@ CREATE INDEX jobs_finished ON jobs (finished_ns, output) WHERE finished_ns IS NO
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
+# Beside the schema, which versions before this table know too; they leave it alone.
+_IDENTITIES = "CREATE TABLE IF NOT EXISTS identities (name TEXT PRIMARY KEY, roles TEXT NOT NULL)"
+
 _PUT = """
 INSERT INTO jobs
     (id, owner, name, finished_ns, output, request_id, boot, device, cgroup, killing, job)
@@ -94,12 +98,19 @@ class Record:
     killing: dict[str, str | int | float] | None = None
 
 
+class Met(NamedTuple):
+    """An identity, and the roles that it came with last: its quotas are theirs."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
 @define(eq=False)
 class Write:
     """A row on its way to the disk.
 
     Attributes:
-        record: the row; or the id of one that is to be deleted.
+        record: the row; or the id of a job's that is to be deleted.
         keep: try again until it is there.
         tried: set when the disk has taken it or not, for the first time.
         kind: what has happened, for plugins; None: nothing that they are told.
@@ -107,7 +118,7 @@ class Write:
         error: why it was refused; None: it is on the disk.
     """
 
-    record: Record | str
+    record: Record | Met | str
     keep: bool
     tried: trio.Event = field(factory=trio.Event)
     kind: Kind | None = None
@@ -153,6 +164,7 @@ class Store:
                 f"{path} is of version {version}, and this supervisor knows {SCHEMA_VERSION}: "
                 "install the version that wrote it",
             )
+        self._writer.execute(_IDENTITIES)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -167,6 +179,10 @@ class Store:
     def offer(self, record: Record) -> Write:
         """Have a new record written, or refused."""
         return self._enqueue(Write(record, keep=False, kind=Kind.QUEUED))
+
+    def meet(self, name: str, roles: tuple[str, ...]) -> Write:
+        """Have the roles of an identity written."""
+        return self._enqueue(Write(Met(name, roles), keep=True))
 
     async def delete(self, ids: Iterable[str]) -> None:
         """Delete the records with these ids; return when they are gone."""
@@ -195,7 +211,7 @@ class Store:
         rows = [_statement(write.record) for write in batch]
         error = None
         if rows:
-            with trio.CancelScope(shield=True):  # else what is in the batch would be lost
+            with trio.CancelScope(shield=True):  # the batch is nowhere else any more
                 error = await trio.to_thread.run_sync(self._commit, rows, limiter=self._thread)
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
@@ -204,8 +220,8 @@ class Store:
             if not (error and write.keep):
                 write.error = error
                 write.done.set()
-                if error is None and write.kind is not None:
-                    self._publish(_event(write, write.kind))
+                if not (error or write.kind is None or isinstance(write.record, Met)):
+                    self._publish(_event(write.record, write.kind))
         if error:
             log.error("cannot write records", why=str(error), waiting=len(kept))
         if not self._pending:
@@ -262,6 +278,11 @@ class Store:
         rows = self._reader.execute(f"SELECT id FROM jobs WHERE id IN ({marks})", ids)  # noqa: S608  # marks
         return set(ids) - {ident for (ident,) in rows}
 
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """Give the roles of every identity that has come."""
+        rows = self._reader.execute("SELECT name, roles FROM identities")
+        return {name: tuple(json.loads(roles)) for name, roles in rows}
+
     def expired(self, *, before_ns: int, beyond: int, bytes_beyond: int, limit: int) -> list[str]:
         """Give the ids of finished jobs that are not to be kept, oldest first.
 
@@ -311,13 +332,17 @@ def _optional(blob: bytes | None) -> Any:
     return None if blob is None else files.decode(blob)
 
 
-def _event(write: Write, kind: Kind) -> JobEvent:
-    job = write.record.job if isinstance(write.record, Record) else None
-    job_id = write.record if isinstance(write.record, str) else write.record.job.id
+def _event(record: Record | str, kind: Kind) -> JobEvent:
+    """Make the event of a record, or of a job's removal."""
+    job = record.job if isinstance(record, Record) else None
+    job_id = record if isinstance(record, str) else record.job.id
     return JobEvent(kind=kind, job_id=job_id, time=timestamp(time.time_ns()), job=job)
 
 
-def _statement(record: Record | str) -> tuple[str, tuple[object, ...]]:
+def _statement(record: Record | Met | str) -> tuple[str, tuple[object, ...]]:
+    if isinstance(record, Met):
+        roles = json.dumps(record.roles)
+        return "INSERT OR REPLACE INTO identities (name, roles) VALUES (?, ?)", (record.name, roles)
     if isinstance(record, str):
         return "DELETE FROM jobs WHERE id = ?", (record,)
     return _PUT, _row(record)

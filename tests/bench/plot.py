@@ -8,8 +8,8 @@ import math
 from xml.sax.saxutils import escape
 
 from figures import FIGURES, OURS, Figure
-from report import number
 from results import Results, Summary
+from table import number
 
 WIDTH, LABEL, VALUE = 760, 170, 90
 BAR, GAP, TITLE = 16, 6, 34

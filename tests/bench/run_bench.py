@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
 
 import harness  # noqa: E402
 import machine  # noqa: E402
-import report  # noqa: E402
+import table  # noqa: E402
 from bench import FAULTS, Bench, say, started  # noqa: E402
 from measure_crowd import crowd  # noqa: E402
 from measure_following import followers, latency  # noqa: E402
@@ -60,11 +60,17 @@ PEERS: tuple[type[Peer], ...] = (Bare, TaskSpooler, Bubblewrap, Runc, Conmon, Sl
 MAX_RUNNING = 4000
 """More than any figure has at once: nothing waits in a queue here."""
 
+MAX_REQUESTS = 1_000_000
+"""A second: no quota is measured here."""
+
 
 async def measure(scale: Scale, groups: Collection[str], directory: Path, results: Results) -> None:
     """Measure these groups; a group that fails is noted, and the next one has its turn."""
-    settings = {"max_running": MAX_RUNNING, "max_running_per_owner": MAX_RUNNING}
-    supervisor = harness.Supervisor(directory / "supervisor", jobs=settings)
+    supervisor = harness.Supervisor(
+        directory / "supervisor",
+        jobs={"max_running": MAX_RUNNING},
+        quotas={"running": MAX_RUNNING, "requests_per_s": MAX_REQUESTS, "burst": MAX_REQUESTS},
+    )
     try:
         supervisor.start()
         async with supervisor.client() as client:
@@ -111,8 +117,8 @@ def bench(scale: Scale, groups: Collection[str], out: Path) -> Results:
         about["load after"] = machine.load()
     about |= {peer.name: peer.version for kind in PEERS if (peer := kind()).version}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(report.to_json(results, about))
-    (out / "table.md").write_text(report.to_markdown(results, about))
+    (out / "results.json").write_text(table.to_json(results, about))
+    (out / "table.md").write_text(table.to_markdown(results, about))
     (out / "plot.svg").write_text(to_svg(results))
     return results
 

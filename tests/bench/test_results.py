@@ -5,7 +5,7 @@ import time
 import xml.etree.ElementTree as ET
 
 import pytest
-import report
+import table
 from bench import Bench
 from figures import FIGURES, GOALS, KINDS, Goal
 from machine import cgroup_mode
@@ -110,8 +110,8 @@ def test_zero_and_hostile_names_can_be_drawn():
 def test_very_many_samples_are_thinned_where_they_are_written_down():
     results = Results()
     results.add("latency", "jobs", map(float, range(10_000)))
-    assert f'"count": {10_000}' in report.to_json(results, {})
-    assert report.to_json(results, {}).count("\n") < 2 * report.KEPT
+    assert f'"count": {10_000}' in table.to_json(results, {})
+    assert table.to_json(results, {}).count("\n") < 2 * table.KEPT
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ EARLIER = timedelta(days=1)
 ASK_S = 10.0
 """How long a supervisor that was found wanting may take to say what it has."""
 
-CAPS = ("max_running", "max_running_per_owner", "max_queued")
+CAPS = ("max_running", "max_queued")
 
 REFUSALS = {
     DISK: frozenset({"resource_exhausted"}),
@@ -94,6 +94,7 @@ def _play(made: Schedule, certs: Path, folder: Path) -> Played:
     world = World(schedule=made, folder=folder, certs=certs)
     history = History(
         **{name: made.jobs[name] for name in CAPS},
+        max_running_per_owner=made.quotas["running"],
         kept=made.keep_jobs,
         gaps_allowed=made.host == DISK,
         refusals_allowed=REFUSALS.get(made.host, frozenset()),

@@ -78,7 +78,7 @@ class Schedule:
         parts: the jobs.
         faults: in order of time.
         removals: of jobs that have ended, by number, and the failpoint at which it is interrupted.
-        jobs: of the supervisor's settings, the section of that name.
+        jobs, quotas: of the supervisor's settings, the sections of these names.
         keep_jobs: the setting that it has at last; None: all are kept.
     """
 
@@ -89,6 +89,7 @@ class Schedule:
     faults: tuple[Fault, ...]
     removals: tuple[tuple[int, str], ...]
     jobs: dict[str, float]
+    quotas: dict[str, int]
     keep_jobs: int | None
 
 
@@ -198,9 +199,9 @@ def make(seed: int, scratch: Path) -> Schedule:
         removals=tuple(_removals(rng, parts, point, leading)),
         jobs={
             "max_running": leading.max_running or rng.choice((1, 2, 5, 1000)),
-            "max_running_per_owner": rng.choice((1, 2, 1000, 1000)),
             "max_queued": rng.choice((3, 10_000, 10_000)),
             "grace_s": 0.3,
         },
+        quotas={"running": rng.choice((1, 2, 1000, 1000))},
         keep_jobs=rng.randint(1, 5) if rng.random() < RETAINING else None,
     )

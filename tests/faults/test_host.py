@@ -21,7 +21,8 @@ pytestmark = pytest.mark.root
 
 DEADLINE_S = 60.0
 
-SETTINGS = {"max_running": 10, "max_running_per_owner": 10, "max_queued": 10, "grace_s": 0.3}
+SETTINGS = {"max_running": 10, "max_queued": 10, "grace_s": 0.3}
+QUOTAS = {"running": 10}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def _schedule(trouble, settings, parts=()):
         faults=(),
         removals=(),
         jobs=settings,
+        quotas=QUOTAS,
         keep_jobs=None,
     )
 

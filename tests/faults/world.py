@@ -66,6 +66,7 @@ class World:
         self.supervisor = harness.Supervisor(
             self.folder / "supervisor",
             jobs=self.schedule.jobs,
+            quotas=self.schedule.quotas,
         )
         shutil.copytree(certs, self.supervisor.certs)
         self.proxy = Proxy(self.supervisor.port)

@@ -67,6 +67,7 @@ class Supervisor:
         jobs: settings of `[jobs]`, likewise.
         plugins: settings of `[plugins]`; a `config` in it is a table of tables.
         scripts: where its programs are; those of this environment, if not given.
+        quotas: settings of `[quotas]`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Supervisor:
         jobs: dict | None = None,
         plugins: dict | None = None,
         scripts: Path = SCRIPTS,
+        quotas: dict | None = None,
     ):
         directory.mkdir(parents=True)
         self.directory = directory
@@ -88,9 +90,9 @@ class Supervisor:
         self.prefix: list[str] = []  # a command that starts it, in another namespace perhaps
         self._clients: list[subprocess.Popen[bytes]] = []
         self.scripts = scripts
-        self._write_settings(server or {}, jobs or {}, plugins or {})
+        self._write_settings(server or {}, jobs or {}, plugins or {}, quotas or {})
 
-    def _write_settings(self, server: dict, jobs: dict, plugins: dict) -> None:
+    def _write_settings(self, server: dict, jobs: dict, plugins: dict, quotas: dict) -> None:
         config = {f"plugins.config.{k}": v for k, v in plugins.get("config", {}).items()}
         tables = {
             "server": {
@@ -103,6 +105,7 @@ class Supervisor:
             "jobs": {"isolation": "best-effort", **jobs},
             "plugins": {k: v for k, v in plugins.items() if k != "config"},
             **config,
+            "quotas": quotas,
         }
         lines = [f"state_dir = {json.dumps(str(self.state))}"]
         for table, values in tables.items():
@@ -213,6 +216,10 @@ class Supervisor:
         return "no namespaces" not in self.log.read_text()
 
     def decisions(self) -> list[dict]:
+        """Give the decisions of the audit log."""
+        return [line for line in self.audit() if line["event"] == "decision"]
+
+    def audit(self) -> list[dict]:
         """Give the audit log."""
         return [json.loads(line) for line in (self.state / "audit.log").read_text().splitlines()]
 

@@ -45,7 +45,7 @@ def jobs_limits(identity, spec):
         case "refuse":
             raise JobsError("failed_precondition", "Closed on Sundays.")
         case "tight":
-            return Limits(nofile=64, pids=50, enforcement="best-effort")
+            return Limits(nofile=64, pids=50, output_max_bytes=1 << 20, enforcement="best-effort")
 
 @hookimpl
 def jobs_event(event):
@@ -121,6 +121,17 @@ async def test_limits_of_a_plugin(plugged):
             assert caught.value.code == code
             assert words in caught.value.message
         assert len(await client.list(all=True)) == 2
+
+
+async def test_an_update_does_not_loosen_what_a_plugin_has_set(plugged):
+    async with plugged.client() as client:
+        job = await client.run(["sleep", "1000"], env={"LIMITS": "tight"})
+        assert job.limited_by["output_max_bytes"] == "policy"
+        with pytest.raises(JobsError, match="the plugin policy"):
+            await client.update(job.id, output_max_bytes=2 << 20)
+        job = await client.update(job.id, output_max_bytes=1 << 19)
+        assert job.limits.output_max_bytes == 1 << 19
+        assert "output_max_bytes" not in job.limited_by
 
 
 async def test_a_request_that_comes_again_is_not_limited_again(plugged):

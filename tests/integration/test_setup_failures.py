@@ -17,10 +17,11 @@ from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
 from jobs_supervisor import cgroups, isolation
-from jobs_supervisor.config import JobSettings, RetentionSettings, Settings
+from jobs_supervisor.config import JobSettings, QuotaSettings, RetentionSettings, Settings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store
 
@@ -75,6 +76,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 state_dir=tmp_path,
                 store=store,
                 retention=Retention(RetentionSettings(), tmp_path, store),
+                quotas=Quotas(QuotaSettings(), store),
                 forkserver=forkserver,
                 host=describe(forkserver.mode, forkserver.why, tree),
                 walls=isolation.survey(

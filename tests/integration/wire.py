@@ -22,6 +22,7 @@ class Wire:
         name: of the certificate in its `certs`; None: without a certificate.
         certs: another folder to take the certificate from.
         version: the only version of TLS to offer.
+        source: the address to come from.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Wire:
         *,
         certs: Path | None = None,
         version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        source: str = "127.0.0.1",
     ) -> None:
         context = ssl.create_default_context(cafile=supervisor.certs / "ca.crt")
         context.set_ciphers("DEFAULT:@SECLEVEL=0")  # what is refused, the supervisor refuses
@@ -38,7 +40,9 @@ class Wire:
         if name is not None:
             folder = certs or supervisor.certs
             context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
-        raw = socket.create_connection(("127.0.0.1", supervisor.port), timeout=ANSWER_S)
+        raw = socket.create_connection(
+            ("127.0.0.1", supervisor.port), timeout=ANSWER_S, source_address=(source, 0)
+        )
         try:
             self.socket = context.wrap_socket(raw, server_hostname="127.0.0.1")
         except BaseException:

@@ -49,6 +49,7 @@ def jobsctl(*words, stdin="", **environment):
         (["wait"], "requires an argument"),
         (["shell-init", "tcsh"], 'Choose from: "bash"'),
         (["certs", "issue", "x"], "--role requires an argument"),
+        (["audit", "verify", "--expect", "1"], "a head is HASH:SEQ"),
     ],
 )
 def test_what_was_typed_wrong_is_said_on_one_line(words, said):
@@ -64,7 +65,7 @@ def test_every_verb_explains_itself_with_each_of_its_options():
     from jobs_cli.app import make_app, verb_names
 
     app = make_app("jobsctl")
-    families = ("certs", "policy")
+    families = ("audit", "certs", "policy")
     verbs = [app[name] for name in verb_names(app) if name not in families]
     for family in families:
         verbs += [app[family][name] for name in verb_names(app[family])]

@@ -13,8 +13,10 @@ from jobs_proto.job import Limits
 from jobs_proto.methods import METHODS
 from jobs_proto.phases import diagram
 from jobs_supervisor.config import (
+    AuditSettings,
     JobSettings,
     PluginSettings,
+    QuotaSettings,
     RetentionSettings,
     ServerSettings,
     Settings,
@@ -28,6 +30,8 @@ SECTIONS = {
     "server": ServerSettings,
     "jobs": JobSettings,
     "retention": RetentionSettings,
+    "audit": AuditSettings,
+    "quotas": QuotaSettings,
     "plugins": PluginSettings,
     "policy": Policy,
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -56,7 +56,7 @@ ANSWERS = st.one_of(
     st.just(JobsError("internal", "x")),
 )
 SCRIPTS = st.lists(st.tuples(SECONDS, st.booleans(), ANSWERS), min_size=1, max_size=3)
-PLUGINS = st.lists(st.builds(Scripted, SCRIPTS), max_size=5)
+PLUGINS = st.lists(st.builds(Scripted, SCRIPTS), max_size=3)
 
 
 def ask(plugins, *, gone_after=float("inf")):
@@ -76,6 +76,7 @@ def ask(plugins, *, gone_after=float("inf")):
 
 @settings(deadline=None)  # of time that passes elsewhere
 @given(PLUGINS)
+@example([Scripted([(5, True, Allow("late"))])])
 def test_no_answers_exceptions_and_hangs_give_an_allow_that_no_plugin_gave(plugins):
     decisions, took = ask(plugins)
     assert took <= DEADLINE + 1e-6
@@ -98,11 +99,13 @@ def test_no_answers_exceptions_and_hangs_give_an_allow_that_no_plugin_gave(plugi
 
 @settings(deadline=None)  # of time that passes elsewhere
 @given(PLUGINS, st.sampled_from([0, 0.4, 1, 1.95]))
+@example([Scripted([(5, True, Allow("late"))])], 1)
 def test_a_request_that_is_cancelled_is_never_decided_late(plugins, gone_after):
     decisions, took = ask(plugins, gone_after=gone_after)
     assert took <= gone_after + 1e-6
-    if decisions is None:
-        assert took == pytest.approx(gone_after)
+    waits = [plugin.script[n % len(plugin.script)][0] for plugin in plugins for n in range(3)]
+    if any(seconds > gone_after for seconds in waits):
+        assert decisions is None
 
 
 def _cpusets(cpus):

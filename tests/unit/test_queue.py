@@ -20,7 +20,7 @@ def job(number, owner="alice", priority=0):
     return LiveJob(Record(job=made))
 
 
-def drain(queue, has_room=lambda _owner: True):
+def drain(queue, has_room=lambda _live: True):
     while (live := queue.pop(has_room)) is not None:
         yield live.job.id
 
@@ -45,7 +45,7 @@ def test_an_owner_at_its_cap_is_passed_over():
     queue = Queue()
     for number, owner in enumerate(("alice", "alice", "bob")):
         queue.push(job(number, owner))
-    assert list(drain(queue, lambda owner: owner != "alice")) == ["2"]
+    assert list(drain(queue, lambda live: live.job.owner != "alice")) == ["2"]
     assert list(drain(queue)) == ["0", "1"]
 
 
@@ -74,4 +74,4 @@ def test_it_is_a_stable_sort_of_those_who_may(arrivals, full):
         else:
             waiting.append(live.job)
     expected = sorted((j for j in waiting if j.owner not in full), key=lambda j: -j.priority)
-    assert list(drain(queue, lambda owner: owner not in full)) == [j.id for j in expected]
+    assert list(drain(queue, lambda live: live.job.owner not in full)) == [j.id for j in expected]

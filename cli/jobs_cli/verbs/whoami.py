@@ -7,7 +7,7 @@ from jobs_cli.session import ask
 
 
 def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
-    """Say who you are to the supervisor.
+    """Say who you are to the supervisor, and how much you have of what you may have there.
 
     Roles are those of your certificate; or, if you are bound, those that the supervisor's settings
     give you instead. jobsctl policy show says what roles may, jobsctl can-i what you may.
@@ -23,13 +23,22 @@ def whoami(*, json: bool = False, endpoint: Endpoint = DEFAULT) -> None:
 
     Args:
         json: as JSON: {"identity": …, "roles": […], "groups": […], "bound": …, "fingerprint": …,
-            "not_after": …}.
+            "not_after": …, "quotas": {"running": {"limit": …, "used": …}, …}}; a limit
+            of null is none.
     """
     answer = ask(endpoint, lambda client: client.whoami())
     if json:
         output.write_json(answer)
     else:
-        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in answer.items())
+        quotas = answer.pop("quotas", {})
+        lines = {**answer, **{key: _use(quota) for key, quota in quotas.items()}}
+        output.write_lines(f"{key}: {escape(_text(value))}" for key, value in lines.items())
+
+
+def _use(quota: dict[str, float | None]) -> str:
+    limit, used = quota["limit"], quota["used"]
+    most = "no limit" if limit is None else f"{limit:.15g}"
+    return most if used is None else f"{used:.15g} of {most}"
 
 
 def _text(value: object) -> str:

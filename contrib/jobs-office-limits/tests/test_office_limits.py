@@ -5,10 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from jobs_office_limits import OfficeLimits
 
-from jobs_plugins.testing import TriedPlugin, make_identity, make_spec
+from jobs_plugins.testing import TriedPlugin, make_identity, make_spec, refused_settings
 from jobs_proto.job import Limits
-
-pytest_plugins = ["jobs_plugins.testing"]
 
 RULES = """
 [hours]
@@ -94,12 +92,12 @@ async def test_hours_over_midnight(tmp_path, day, hour, within):
         "[hours]\ntimezone = 'Europe/Atlantis'",
     ],
 )
-def test_wrong_rules(tmp_path, rules, refused_settings):
+def test_wrong_rules(tmp_path, rules):
     file = tmp_path / "office.toml"
     file.write_text(rules)
     refused_settings(OfficeLimits(), {"file": str(file)})
 
 
-def test_no_rules(tmp_path, refused_settings):
+def test_no_rules(tmp_path):
     refused_settings(OfficeLimits(), {})
     refused_settings(OfficeLimits(), {"file": str(tmp_path / "nowhere")})

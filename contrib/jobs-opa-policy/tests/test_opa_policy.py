@@ -7,9 +7,7 @@ import pytest
 import trio
 from jobs_opa_policy import OpaPolicy
 
-from jobs_plugins.testing import TriedPlugin, make_identity, make_job
-
-pytest_plugins = ["jobs_plugins.testing"]
+from jobs_plugins.testing import TriedPlugin, make_identity, make_job, refused_settings
 
 ALICE = make_identity("alice", "operator")
 
@@ -121,5 +119,5 @@ async def test_a_server_that_is_silent_or_failing_or_gone_denies(server):
 @pytest.mark.parametrize(
     "settings", [{}, {"url": 1}, {"url": "ftp://x"}, {"url": "http://x", "timeout": 1}]
 )
-def test_wrong_settings(settings, refused_settings):
+def test_wrong_settings(settings):
     refused_settings(OpaPolicy(), settings)

@@ -1,0 +1,124 @@
+"""Connections of which nobody knows yet whose they are: bounded apart from all others.
+
+Theory. Who opens connections and says nothing must not keep others out. An honest handshake is over
+within a round trip or two, so when there are too many, the oldest one goes: of the same address, if
+that has too many, else of the address that has most. Whoever floods us thus drives out itself; the
+newcomer always gets its turn.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address
+
+import trio
+from attrs import define, field
+
+from jobs_supervisor.config import ServerSettings
+
+SHARE = 1 / 4
+"""Of the supervisor's time, for handshakes while several wait for it."""
+
+
+@define(eq=False)
+class Handshake:
+    """One that is not over.
+
+    Attributes:
+        scope: ends it.
+        why: it was ended, in words.
+    """
+
+    scope: trio.CancelScope
+    why: str = field(default="")
+
+    def end(self, why: str) -> None:
+        """Close the connection."""
+        self.why = why
+        self.scope.cancel()
+
+
+class Handshakes:
+    """All that are not over, by address.
+
+    Args:
+        settings: how many there may be, and how long.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._open: defaultdict[str, dict[Handshake, None]] = defaultdict(dict)  # oldest first
+
+    @contextmanager
+    def begin(self, host: str) -> Iterator[Handshake]:
+        """Count one, for as long as the `with` statement lasts; end an older one to make room."""
+        address = network(host)
+        limit = self.settings.handshake_s
+        with trio.move_on_after(limit) as scope:
+            ours = Handshake(scope, f"it did not finish its handshake within {limit:g} s")
+            self._make_room(address)
+            self._open[address][ours] = None
+            try:
+                yield ours
+            finally:
+                self._forget(address, ours)
+
+    def _make_room(self, address: str) -> None:
+        if len(self._open.get(address, ())) >= self.settings.max_handshakes_per_address:
+            self._end_oldest(address, "its address has too many unfinished handshakes")
+        elif sum(map(len, self._open.values())) >= self.settings.max_handshakes:
+            most = max(self._open, key=lambda each: len(self._open[each]))
+            self._end_oldest(most, "there are too many unfinished handshakes, most of its address")
+
+    def _end_oldest(self, address: str, why: str) -> None:
+        oldest = next(iter(self._open[address]))
+        self._forget(address, oldest)
+        oldest.end(why)
+
+    def _forget(self, address: str, handshake: Handshake) -> None:
+        self._open[address].pop(handshake, None)
+        if not self._open[address]:
+            del self._open[address]
+
+
+class Turn:
+    """Lets one handshake compute at a time, and a crowd no more than `SHARE` of the time."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+        self._began = 0.0
+
+    async def __aenter__(self) -> None:
+        """Wait until it is ours."""
+        await self._lock.acquire()
+        self._began = trio.current_time()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it to the next one, after a pause for everybody who is known already."""
+        try:
+            if self._lock.statistics().tasks_waiting:
+                took = trio.current_time() - self._began
+                await trio.sleep(took / SHARE - took)
+        finally:
+            self._lock.release()
+
+
+def network(host: str) -> str:
+    """Give what stands for one site: an IPv4 address, or the 64 bits that an IPv6 site has."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return host
+    mapped = address.ipv4_mapped
+    return str(mapped or IPv6Address(int(address) >> 64 << 64))
+
+
+def peer_of(sock: trio.socket.SocketType) -> tuple[str, int]:
+    """Give the host and the port that a connection comes from."""
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:  # it has gone already
+        return "", 0
+    return host, port

@@ -1,0 +1,42 @@
+"""The supervisor's own log, on standard error: for people, or one JSON line each."""
+
+import logging
+import sys
+
+import structlog
+
+from jobs_plugins.hook import Failure
+
+log = structlog.get_logger()
+
+
+def set_up_logging(*, json: bool) -> None:
+    """Have the supervisor's own log go to standard error, for people or as JSON lines."""
+    renderer = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    accepting = logging.getLogger("trio.serve_listeners")
+    accepting.addHandler(_Briefly())
+    accepting.propagate = False
+
+
+class _Briefly(logging.Handler):
+    """Says what trio says of accept(2) failing, ten times a second, on a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.warning(record.getMessage())
+
+
+def log_failure(failure: Failure) -> None:
+    """Say what a plugin did wrong."""
+    log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
