@@ -490,6 +490,7 @@ class Jobs:
 
     async def _conclude(self, live: LiveJob, job: Job) -> None:
         """The job has ended, and no exit record says how: write it down before anybody is told."""
+        live.ending = True
         directory = self.directory(job.id)
         sweep(directory)  # before the record: nobody looks here after it
         if job.spec.isolation.secrets:
@@ -558,6 +559,9 @@ class Jobs:
             return
         failpoint("kill.before-record", live.job.id)
         kill: dict[str, str | int | float] = {"signal": number, "grace_s": grace_s, "by": by}
+        if live.ending:
+            await live.until_exited()
+            return
         if live.job.phase is Phase.QUEUED:
             await self._kill_queued(live, kill)
             return
@@ -573,9 +577,7 @@ class Jobs:
         failpoint("kill.sent", live.job.id)
 
     async def _kill_queued(self, live: LiveJob, kill: dict[str, str | int | float]) -> None:
-        if live.record.killing is not None:  # somebody was quicker
-            await live.until_exited()
-            return
+        live.ending = True
         live.record = evolve(live.record, killing=kill)
         self._queue.remove(live)
         by = str(kill["by"])
@@ -643,7 +645,7 @@ class Jobs:
             check_maximum(asked, self._settings.max_limits)
             for plugin, imposed in await impose():
                 check_maximum(asked, imposed, f"the plugin {plugin}")
-        if live.exited:
+        if live.exited or live.ending:
             raise JobsError(
                 "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
             )

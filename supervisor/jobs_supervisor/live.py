@@ -18,6 +18,7 @@ class LiveJob:
         record: what the store has, or is about to have.
         link: to its shim; None while it is queued, or while we look for the shim.
         total: bytes of output that we know of.
+        ending: its end is decided and being written down; nothing else of it may be.
         measurements: how often the shim has told of the job's usage.
         trouble: what keeps us from its shim, in a sentence; None: nothing.
         settled: set once the job was found again after our start, or its shim has had its time
@@ -30,6 +31,7 @@ class LiveJob:
     measurements: int = 0
     trouble: str | None = None
     settled: trio.Event | None = None
+    ending: bool = False
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)
 

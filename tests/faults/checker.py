@@ -10,7 +10,7 @@ from itertools import permutations
 
 from history import Followed, History, Told
 
-from jobs_proto.files import KEEP_TAIL
+from jobs_proto.files import BLOCK, KEEP_TAIL
 from jobs_proto.job import Job
 from jobs_rpc import Chunk, Gap
 
@@ -291,6 +291,8 @@ def _capped(history: History, told: Told, job: Job, gaps: list[Gap]) -> Iterator
         yield f"its cap is {job.limits.output_max_bytes}; asked for were {caps}"
     if history.gaps_allowed:
         return
+    if gaps and work.policy == BLOCK and job.exit.code is not None:
+        yield f"it was to wait, and its output has gaps: {gaps}"
     kept = total - sum(gap.to - gap.from_ for gap in gaps)
     if kept > max(caps):
         yield f"{kept} bytes are kept, and its cap is {max(caps)}"

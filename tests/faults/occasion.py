@@ -68,6 +68,8 @@ _KILL = Act(after=0.3, what="kill", options={"signal": "TERM", "grace_s": 0.2})
 _PAUSE = Act(after=0.3, what="pause", options={})
 _RESUME = Act(after=0.6, what="resume", options={})
 
+_UPDATE = Act(after=0.3, what="update", options={})
+
 _ANY = Occasion(acts=(_FOLLOW,))
 _KILLED = Occasion(kinds=("endless", "deaf"), acts=(_KILL,))
 _LOST = Occasion(
@@ -89,6 +91,7 @@ _OCCASIONS = {
     "shim.deadline": Occasion(kinds=("late",)),
     "shim.frozen": Occasion(kinds=("endless",), acts=(_PAUSE, _RESUME)),
     "shim.kill-": _KILLED,
+    "update.": Occasion(kinds=("blocks", "blocks", "blocks"), acts=(_UPDATE,)),
 }
 
 

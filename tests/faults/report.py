@@ -5,8 +5,8 @@ from collections import Counter
 from attrs import field, frozen
 from failpoints import ARMED
 
-COVERED_BY = 20
-"""So many schedules have to come by every failpoint; else it is not where it says."""
+COVERED_BY = len(ARMED)
+"""In so many schedules somebody has to come by each failpoint; else it is not where it says."""
 
 STRUCK_BY = 3 * len(ARMED)
 """In so many, somebody must have died at each; else it is armed where nobody comes by."""

@@ -193,6 +193,7 @@ WRONG |= {
     "500 bytes are kept of": capped(Gap(0, 9500, ""), kept(9500, 10_000), retained_from=9500),
     "its gaps are": capped(kept(0, 5000), Gap(5000, 10_000, "")),
     "it is to keep-head": capped(TEN, kept(5000, 10_000), policy="keep-head"),
+    "it was to wait": capped(kept(0, 5000), Gap(5000, 10_000, ""), policy="block"),
     "9000 bytes of output": capped(Gap(0, 4000, ""), kept(4000, 9000), total=9000),
     "its cap is 6000": capped(TEN, kept(5000, 10_000), cap=6000),
     "asked for were [5000, 7000]": lambda history: (

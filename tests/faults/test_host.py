@@ -1,6 +1,8 @@
 """What a host in trouble may do to jobs: each kind of trouble by itself, step by step."""
 
+import os
 import random
+import signal
 import tempfile
 from contextlib import asynccontextmanager
 from math import inf
@@ -106,6 +108,21 @@ async def test_a_full_disk_costs_output_and_new_jobs_and_nothing_else(certs):
         assert (await client.wait((await client.run(["true"])).id)).outcome == "completed"
         await world.damage.kill_supervisor(for_s=0.0)
         assert await client.wait(job.id) == ended
+
+
+async def test_an_end_that_is_being_written_down_is_not_changed_any_more(certs):
+    async with host(DISK, certs) as (world, client, nursery):
+        job = await client.run(["sh", "-c", "echo on; sleep 1000"])
+        await harness.until_running(client, job)
+        nursery.start_soon(world.damage.fill_disk, inf)
+        await until(lambda: world.damage.done["disk filled"])
+        os.kill(world.supervisor.shim(job), signal.SIGKILL)
+        await until(lambda: "cannot write records" in world.supervisor.said())
+        with pytest.raises(JobsError) as refusal:
+            await client.update(job.id, output_max_bytes=1)
+        assert refusal.value.code == "failed_precondition"
+        world.damage.heal()
+        assert (await client.wait(job.id)).outcome == "lost"
 
 
 async def test_without_descriptors_requests_wait_and_jobs_go_on(certs):

@@ -52,6 +52,10 @@ class Work:
     policy: str = KEEP_TAIL
 
 
+MORE_THAN_A_PIPE = 25_000
+"""Lines: what is less than a pipe holds (1 MiB) can be written though nobody reads it."""
+
+
 def lines(key: str, stream: str, first: int, last: int) -> bytes:
     """Give lines `first` to `last` of a job's stream."""
     return "".join(
@@ -135,8 +139,11 @@ def _secret(key: str, _gate: Path, rng: random.Random) -> dict:
 def _capped(key: str, rng: random.Random, policy: str) -> dict:
     """Write more than may be kept, in portions, to one stream: so each byte's place is known."""
     script, number = [], 1
-    for _ in range(rng.randint(2, 5)):
-        last = number + rng.choice((40, 400, 3000))
+    portions = [rng.choice((40, 400, 3000)) for _ in range(rng.randint(2, 5))]
+    if policy == BLOCK:
+        portions.append(MORE_THAN_A_PIPE)
+    for portion in portions:
+        last = number + portion
         script += [_print(key, "out", number, last), f"sleep {rng.choice((0, 0.1, 0.3))}"]
         number = last + 1
     out = lines(key, "out", 1, number - 1)
@@ -178,7 +185,7 @@ KINDS = {
     "blocks": _blocks,
 }
 
-WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2}
+WEIGHTS = {"talks": 4, "gated": 3, "brief": 3, "family": 2, "endless": 2, "late": 2}
 
 
 def any_kind(rng: random.Random) -> str:
