@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
 
 import harness  # noqa: E402
 import machine  # noqa: E402
+import table  # noqa: E402
 from bench import FAULTS, Bench, say, started  # noqa: E402
 from measure_crowd import crowd  # noqa: E402
 from measure_following import followers, latency  # noqa: E402
