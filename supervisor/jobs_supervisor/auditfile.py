@@ -81,7 +81,7 @@ class AuditFiles:
         return START
 
     def _mend_end(self, start: int) -> None:
-        """End a line that lacks no more than that; leave other loose bytes, and say so after them."""
+        """End a line that lacks only that; leave other loose bytes, and say so after them."""
         with self._path.open("rb") as file:
             file.seek(start)
             loose = file.read()
