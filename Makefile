@@ -28,13 +28,8 @@ help:
 	@echo 'make test           linters, types, layers, the built wheel, every test'
 	@echo 'make lint           ruff, mypy, import-linter only'
 	@echo 'make pytest         the tests only; ARGS="-k follow" for some of them'
-<<<<<<< HEAD
 	@echo 'make test-faults    the fault suite: a minute or two; SCHEDULES=500 for more, SEED=1 for others, WORKERS=4 at once'
-	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only; as root, see tests/cgroup_v2'
-=======
-	@echo 'make test-faults    the fault suite: some three minutes; SCHEDULES=500 for more, SEED=1 for others'
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only, and our units on a systemd; as root, see tests/cgroup_v2'
->>>>>>> main
 	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
 	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
 	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'

@@ -4,8 +4,9 @@ One MessagePack array `[kind, body]` in each packet of a SOCK_SEQPACKET unix soc
 Whoever meets an unknown kind, or an unknown key, passes over it: a supervisor works with shims of
 its own protocol version and the previous one, because after an upgrade they are still running.
 
-    supervisor → fork server   launch   {dir}            with two descriptors: the shim's end of
-                                                          a socket pair, and a memfd with the plan
+    supervisor → fork server   launch   {dir, enter}     with two descriptors: the shim's end of
+                                                          a socket pair, and a memfd with the plan;
+                                                          enter: steps before init is forked
     fork server → supervisor   hello    {protocol, pid, mode, why}
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
                                refused  {why}            it did not launch: somebody else has
@@ -27,6 +28,8 @@ its own protocol version and the previous one, because after an upgrade they are
 from jobs_proto.files import decode, encode
 
 PROTOCOL = 1
+SPOKEN = (PROTOCOL, PROTOCOL - 1)
+"""What a supervisor understands of a shim that is older, and has not ended since an upgrade."""
 MAX_PACKET = 64 * 1024
 
 LAUNCH = "launch"

@@ -19,7 +19,7 @@ from jobs_proto.failpoint import concerning, failpoint
 from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
-_MAX_LAUNCH = 8192  # a launch holds one path
+_MAX_LAUNCH = 8192  # a launch holds one path, and few steps
 _FDS = struct.Struct("=2i")
 
 
@@ -101,9 +101,10 @@ def be_shim(packet: bytes, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
     directory = None
     try:
-        job = shim.prepare(packet, connection, plan)
+        _kind, body = protocol.unpack(packet)
+        concerning(str(body["dir"]).rpartition("/")[2])
+        job = shim.prepare(body, connection, plan)
         directory = job.directory
-        concerning(str(job.plan["job"]))
         job.run()
     except BaseException as error:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job

@@ -62,27 +62,18 @@ class Cgroup:
             else:
                 self.procs.append(os.open(f"{path}/cgroup.procs", _WRITE))
 
-    def close(self) -> None:
-        """Close what was opened."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        for fd in self.procs:
-            os.close(fd)
-        self.procs.clear()
-
     def fork(self) -> tuple[int, bool]:
-        """Fork; gives the pid (0 in the child), and whether the child was born in the v2 cgroup.
+        """Fork a sibling; gives its pid (0 in it), and whether it was born in the v2 cgroup.
 
         Where that is refused, by a seccomp filter without clone3(2) for example, it has to
         `enter`; what else is wrong comes out there.
         """
         if self.track is None:
-            return syscalls.fork(), True
+            return syscalls.fork_sibling(), True
         try:
-            return syscalls.fork_into(self.fd), True
+            return syscalls.fork_sibling(self.fd), True
         except OSError:
-            return syscalls.fork(), False
+            return syscalls.fork_sibling(), False
 
     def enter(self, *, born_inside: bool) -> None:
         """Move this process into each cgroup that it was not born in, by `cgroup.procs`."""

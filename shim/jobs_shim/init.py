@@ -22,7 +22,7 @@ receives even what would be ignored, as long as it is blocked (signal(7), pid_na
 import os
 
 from jobs_proto.failpoint import failpoint
-from jobs_proto.files import encode
+from jobs_proto.files import decode, encode
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.lean import signal
@@ -39,23 +39,30 @@ KILL = b"k"  # end every process, init included
 WAKE = signal.SIGUSR1
 AWAITED = frozenset((signal.SIGCHLD, WAKE))
 
+_ENTERED = (
+    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET
+)
+
+
+def read_plan(fd: int) -> dict[str, object]:
+    """Read the plan from its file."""
+    return decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[return-value]
+
 
 def run(
-    plan: dict[str, object],
+    plan: int,
     ours: tuple[int, int, int, int],
     shims: tuple[int, ...],
     *,
-    cgroup: Cgroup,
     own_pids: bool,
 ) -> None:
     """Be init until the leader has ended; the caller then exits the process.
 
     Args:
-        plan: the steps: `init` for this process, `leader` for the next.
+        plan: descriptor of the plan: of its steps, `init` and `leader` are ours to have executed.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, and the job's standard output and error.
         shims: the shim's descriptors, which are not for us.
-        cgroup: where the leader is to be.
         own_pids: this process is pid 1 of a pid namespace.
     """
     channel, start, out, err = ours
@@ -73,12 +80,12 @@ def run(
     os.set_blocking(channel, False)
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        leader = _start(plan, start, cgroup)
-    except StepError as error:
-        report(start, error)
-        return
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
+    leader = _have_set_up(plan, start)
     os.close(start)
+    os.close(plan)
+    if leader is None:
+        return
     failpoint("init.leader-forked")
     for fd in (1, 2):
         os.dup2(0, fd)  # its output ends when the job does, not when we do
@@ -99,29 +106,90 @@ def report(start: int, error: StepError) -> None:
     os.write(start, encode([error.step, error.errno, error.path]))
 
 
-def _start(plan: dict[str, object], start: int, cgroup: Cgroup) -> int:
+def _have_set_up(plan: int, start: int) -> int | None:
+    """Have a child set up and fork the leader; give its pid, or None if the shim knows a failure.
+
+    The pages that the set-up writes to are that child's, and go with it: init, which stays, has
+    written to hardly any. The leader goes on when that child is no more and init is where it is.
+    """
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    ready, hold = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = syscalls.fork()
+    except OSError as error:
+        report(start, StepError("fork", error.errno or 0, None))
+        return None
+    if child == 0:
+        _set_up(plan, start, tell, (ready, hold))
+    os.close(tell)
+    os.close(ready)
+    word = os.read(told, 16)  # nothing, if it ends before it has forked
+    os.close(told)
+    os.waitpid(child, 0)
+    leader = int(word) if word else None
+    if leader is not None:
+        _follow(leader)
+    os.close(hold)
+    return leader
+
+
+def _follow(leader: int) -> None:
+    """Enter the namespaces of the leader, which is ours to reap: what it mounts is there for us."""
+    try:
+        fd = os.pidfd_open(leader)
+        syscalls.setns(fd, _ENTERED)
+        os.close(fd)
+    except OSError:
+        pass  # it has ended already
+
+
+def _set_up(plan: int, start: int, tell: int, gate: tuple[int, int]) -> None:
+    """Execute init's steps, fork the leader and tell its pid; never returns."""
+    try:
+        os.write(tell, b"%d" % _start(read_plan(plan), start, gate))
+    except StepError as error:
+        report(start, error)
+    finally:
+        os._exit(0)
+
+
+def _start(plan: dict[str, object], start: int, gate: tuple[int, int]) -> int:
     """Execute init's steps and fork the leader; give its pid."""
+    cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
     try:
         cgroup.open()
     except OSError as error:
         raise StepError("cgroup", error.errno or 0, error.filename) from None
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # to map ids; nothing of the job is there yet
     execute(plan["init"])
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     try:
         pid, inside = cgroup.fork()
     except OSError as error:
         raise StepError("fork", error.errno or 0, None) from None
     if pid == 0:
-        _lead(plan["leader"], start, cgroup, born_inside=inside)
-    cgroup.close()
+        _lead(plan["leader"], start, gate, cgroup, born_inside=inside)
     return pid
 
 
-def _lead(steps: object, start: int, cgroup: Cgroup, *, born_inside: bool) -> None:
-    """Become the job's command; never returns."""
+def _lead(
+    steps: object, start: int, gate: tuple[int, int], cgroup: Cgroup, *, born_inside: bool
+) -> None:
+    """Become the job's command; never returns.
+
+    Args:
+        steps: the plan's.
+        start: the start channel.
+        gate: a pipe that ends when we may go on, and its other end, of which we have a copy.
+        cgroup: where to be.
+        born_inside: we are in the v2 one already.
+    """
     try:
         os.setsid()
         os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
+        ready, hold = gate
+        os.close(hold)
+        os.read(ready, 1)
         _enter(cgroup, born_inside=born_inside)
         execute(steps)
     except StepError as error:

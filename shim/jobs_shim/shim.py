@@ -42,6 +42,58 @@ class LaunchRefusedError(Exception):
     """This job was launched before; launching it again would run it twice."""
 
 
+class ForkedInit:
+    """What a shim has of its init.
+
+    Attributes:
+        pid: None if it could not be forked.
+        failed: why, then: [step, errno, path].
+        channel: to it, for the job's life.
+        start: where it, and then the leader, say how the start goes.
+        pipes: the reading ends of the job's output → stream.
+    """
+
+    __slots__ = ("channel", "failed", "pid", "pipes", "start")
+
+    def __init__(self, steps: object, plan: int, supervisor: int) -> None:
+        """Fork it into the namespaces that only a fork enters; it waits until it is told GO.
+
+        Args:
+            steps: enter them.
+            plan: descriptor of the plan, which init reads for itself.
+            supervisor: a descriptor that is not for it.
+        """
+        self.pid: int | None = None
+        self.failed: list[object] | None = None
+        self.channel, init_channel = socket_pair()
+        start, init_start = socket_pair()
+        out_r, out_w = make_pipe()
+        err_r, err_w = make_pipe()
+        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
+        theirs = (init_channel, init_start, out_w, err_w)
+        signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
+        try:
+            execute(steps)
+            self.pid = syscalls.fork()
+        except StepError as error:
+            self.failed = [error.step, error.errno, error.path]
+        except OSError as error:
+            self.failed = ["fork", error.errno, None]
+        if self.pid == 0:
+            try:
+                shims = (self.channel, start, out_r, err_r, supervisor)
+                init.run(plan, theirs, shims, own_pids=os.getpid() == 1)
+                os._exit(0)
+            finally:
+                os._exit(EX_SOFTWARE)
+        for fd in theirs:
+            os.close(fd)
+        self.start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
+        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.start.setblocking(False)
+        os.set_blocking(self.channel, False)
+
+
 class Shim:
     """One job.
 
@@ -49,6 +101,7 @@ class Shim:
         directory: the job's directory, absolute.
         plan: what the supervisor wants (`jobs_supervisor.plan`).
         supervisor: the connection that came with the launch, a descriptor.
+        init: forked, or what failed.
     """
 
     __slots__ = (
@@ -84,7 +137,9 @@ class Shim:
         "watches",
     )
 
-    def __init__(self, directory: str, plan: dict[str, object], supervisor: int) -> None:
+    def __init__(
+        self, directory: str, plan: dict[str, object], supervisor: int, init: "ForkedInit"
+    ) -> None:
         self.directory = directory
         self.plan = plan
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
@@ -92,12 +147,14 @@ class Shim:
         self.poll = select.poll()
         self.handlers: dict[int, object] = {}
         self.watches: dict[int, int | None] = {}  # supervisor → the total that it has seen
-        self.pipes: dict[int, int] = {}  # descriptor → stream
-        self.init: int | None = None  # its pid
+        self.pipes = init.pipes  # descriptor → stream
+        self.channel = init.channel
+        self.start = init.start
+        self.init = init.pid
         self.leader: int | None = None  # its pid on the host
         self.status: int | None = None  # its wait status
         self.rusage: resource.struct_rusage | None = None
-        self.failed: list[object] | None = None  # [step, errno, path]
+        self.failed = init.failed  # [step, errno, path]
         self.started_ns: int | None = None
         self.deadline: float | None = None  # monotonic
         self.kill_at: float | None = None  # monotonic: the end of the grace period
@@ -114,9 +171,6 @@ class Shim:
 
     def run(self) -> None:
         """Launch the job, see it to its end and leave the exit record."""
-        failpoint("shim.forked")
-        self.fork_init()
-        failpoint("shim.init-forked")
         try:
             self.claim()
         except (LaunchRefusedError, OSError) as error:
@@ -130,39 +184,6 @@ class Shim:
                 if handler is not None:  # closed by a handler before it in this round
                     handler(fd, events)  # type: ignore[operator]
         self.finish()
-
-    def fork_init(self) -> None:
-        """Fork init into the namespaces that only a fork enters; it waits until it is told GO."""
-        self.channel, init_channel = socket_pair()
-        start, init_start = socket_pair()
-        self.start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
-        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.start.setblocking(False)
-        os.set_blocking(self.channel, False)
-        out_r, out_w = make_pipe()
-        err_r, err_w = make_pipe()
-        self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
-        theirs = (init_channel, init_start, out_w, err_w)
-        signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
-        try:
-            execute(self.plan["shim"])
-            pid = syscalls.fork()
-        except StepError as error:
-            self.failed = [error.step, error.errno, error.path]
-        except OSError as error:
-            self.failed = ["fork", error.errno, None]
-        else:
-            if pid == 0:
-                shims = (self.channel, self.start.fileno(), *self.pipes, *self.watches)
-                cgroup, own_pids = self.cgroup, self.own_pids
-                try:
-                    init.run(self.plan, theirs, shims, cgroup=cgroup, own_pids=own_pids)
-                    os._exit(0)
-                finally:
-                    os._exit(EX_SOFTWARE)
-            self.init = pid
-        for fd in theirs:
-            os.close(fd)
 
     def claim(self) -> None:
         """Take the lock and write the identity: from here on the job counts as launched.
@@ -583,21 +604,26 @@ def signal_of(body: protocol.Body) -> int:
     return number  # type: ignore[no-any-return]
 
 
-def prepare(packet: bytes, connection: int, plan: int) -> Shim:
-    """Make of a fork of the fork server the shim that a launch asks for.
+def prepare(body: protocol.Body, connection: int, plan: int) -> Shim:
+    """Make of a fork of the fork server the shim that a launch asks for, and its init.
+
+    init is forked before anything else is done: of every page that the shim has written to before
+    that and writes to again, the copy would be left to init.
 
     Args:
-        packet: the launch.
+        body: of the launch.
         connection: socket to the supervisor.
         plan: descriptor of a file that holds the encoded plan.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(0, 2)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
-    _kind, body = protocol.unpack(packet)
-    steps = files.decode(os.pread(plan, os.lseek(plan, 0, os.SEEK_END), 0))
+    failpoint("shim.forked")
+    forked = ForkedInit(body["enter"], plan, connection)
+    failpoint("shim.init-forked")
+    steps = init.read_plan(plan)
     os.close(plan)
-    return Shim(str(body["dir"]), steps, connection)  # type: ignore[arg-type]
+    return Shim(str(body["dir"]), steps, connection, forked)
 
 
 def socket_pair() -> tuple[int, int]:

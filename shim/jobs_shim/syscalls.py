@@ -13,6 +13,7 @@ import os
 # Each function is looked up now: looking one up in a fork would write to pages that it shares.
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshare = _libc.unshare
+_setns = _libc.setns
 _mount = _libc.mount
 _prctl = _libc.prctl
 _sethostname = _libc.sethostname
@@ -48,6 +49,7 @@ PR_SET_NO_NEW_PRIVS = 38
 _PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 _CLONE3 = 435  # its number is the same on every architecture
+_CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17  # x86-64 and arm64
 
@@ -65,8 +67,9 @@ class _CloneArguments(ctypes.Structure):
 
 
 _PLAIN = _CloneArguments(exit_signal=_SIGCHLD)
-_BORN = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
-_AS_PLAIN, _AS_BORN = ctypes.byref(_PLAIN), ctypes.byref(_BORN)
+_SIBLING = _CloneArguments(flags=_CLONE_PARENT)  # which has the exit signal of its sibling
+_BORN = _CloneArguments(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP)
+_AS_PLAIN, _AS_SIBLING, _AS_BORN = map(ctypes.byref, (_PLAIN, _SIBLING, _BORN))
 _CLONE_SIZE = ctypes.sizeof(_PLAIN)
 
 
@@ -81,6 +84,11 @@ def _check(result: int, path: str | None = None) -> None:
 def unshare(flags: int) -> None:
     """Leave the namespaces of `flags` (CLONE_NEW…) for new ones: unshare(2)."""
     _check(_unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter namespaces of the process of a pidfd, by their flags (CLONE_NEW…): setns(2)."""
+    _check(_setns(fd, flags))
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
@@ -119,26 +127,35 @@ def fork() -> int:
     processes of this package have one thread, no handlers and no at-fork functions, so that there
     is nothing to be done; doing it would cost each of them some 40 kB and 0.1 ms.
     """
+    return _clone(_AS_PLAIN)
+
+
+def fork_sibling(cgroup: int = -1) -> int:
+    """Fork a process whose parent is ours: CLONE_PARENT, clone3(2); gives its pid, and 0 in it.
+
+    Where a seccomp filter is without clone3(2), it is our child until we end, and our parent's
+    then, if that is a reaper of orphans.
+
+    Moving a process by `cgroup.procs` stops every fork and exit of the host for an RCU grace
+    period, some 5 ms; being born somewhere (CLONE_INTO_CGROUP) costs nothing.
+
+    Args:
+        cgroup: a descriptor of the directory of a cgroup v2 to be born in; -1: ours.
+    """
+    if cgroup < 0:
+        return _clone(_AS_SIBLING)
+    _BORN.cgroup = cgroup
+    pid = int(_syscall(_CLONE3, _AS_BORN, _CLONE_SIZE))
+    _check(pid)
+    return pid
+
+
+def _clone(arguments: object) -> int:
     try:
-        pid = int(_syscall(_CLONE3, _AS_PLAIN, _CLONE_SIZE))
+        pid = int(_syscall(_CLONE3, arguments, _CLONE_SIZE))
         _check(pid)
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
         pid = os.fork()  # a seccomp filter without clone3(2)
-    return pid
-
-
-def fork_into(cgroup: int) -> int:
-    """Fork as `fork` does, the child being born in a cgroup: CLONE_INTO_CGROUP, clone3(2).
-
-    Moving a process by `cgroup.procs` stops every fork and exit of the host for an RCU grace
-    period, some 5 ms; being born somewhere costs nothing.
-
-    Args:
-        cgroup: a descriptor of the directory of a cgroup v2.
-    """
-    _BORN.cgroup = cgroup
-    pid = int(_syscall(_CLONE3, _AS_BORN, _CLONE_SIZE))
-    _check(pid)
     return pid

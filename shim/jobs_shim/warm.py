@@ -16,8 +16,7 @@ import os
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import dense, init, shim, syscalls
-from jobs_shim.cgroup import Cgroup
-from jobs_shim.lean import signal
+from jobs_shim.lean import signal, socket
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
 _STEPS = [["unshare", 0]]  # which leaves nothing
@@ -28,10 +27,11 @@ _PLAN = {
     "own_pids": True,
     "timeout_s": None,
     "grace_s": 1.0,
-    "shim": _STEPS,
     "init": _STEPS,
     "leader": [["exec", ["/bin/sh", "-c", "echo out; echo err >&2"], {}]],
 }
+
+_WISHES = (protocol.pack(protocol.WATCH, {"offset": 1 << 40}), protocol.pack(protocol.USAGE, {}))
 
 
 def up() -> None:
@@ -63,13 +63,28 @@ def up() -> None:
 
 def _be_shim(directory: str, cgroup: object) -> None:
     mine, _supervisors = shim.socket_pair()
-    plan = os.memfd_create("plan")
-    os.write(plan, files.encode({**_PLAN, "cgroup": cgroup}))
-    job = shim.prepare(protocol.pack(protocol.LAUNCH, {"dir": directory}), mine, plan)
+    packet = protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
+    job = shim.prepare(protocol.unpack(packet)[1], mine, _plan({**_PLAN, "cgroup": cgroup}))
     job.run()
-    job.start.detach()  # closed with the others
+    job.listener.detach()  # closed with the others
+    _come_back(job)
+    job.start.detach()
     job.listener.detach()
     _empty(directory)
+
+
+def _come_back(job: shim.Shim) -> None:
+    """Do as a supervisor does that was started again, and as the shim does then."""
+    job.listen()
+    directory = os.open(job.directory, os.O_PATH)
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor.connect(f"/proc/self/fd/{directory}/{files.SOCKET}")
+    job.accept(job.listener.fileno(), 0)
+    connection = max(job.watches)
+    for packet in _WISHES:
+        supervisor.send(packet)
+        job.hear(connection, 0)
+    supervisor.detach()  # closed with the others
 
 
 def _be_init(directory: str, cgroup: object) -> None:
@@ -79,16 +94,24 @@ def _be_init(directory: str, cgroup: object) -> None:
     start, _shims_start = shim.socket_pair()
     os.write(shims_channel, init.GO)
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
     ours = (channel, start, os.dup(0), os.dup(0))
-    plan = {**_PLAN, "leader": []}
-    init.run(plan, ours, (os.dup(0),), cgroup=Cgroup(cgroup), own_pids=True)  # type: ignore[arg-type]
+    plan = _plan({**_PLAN, "cgroup": cgroup, "leader": []})
+    init.run(plan, ours, (os.dup(0),), own_pids=True)
     _empty(directory)
+
+
+def _plan(plan: dict[str, object]) -> int:
+    fd = os.memfd_create("plan")
+    os.write(fd, files.encode(plan))
+    return fd
 
 
 def _be_again_as_before(stderr: int) -> None:
     os.dup2(stderr, 2)
     syscalls.close_range(stderr + 1, 0xFFFF_FFFF)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

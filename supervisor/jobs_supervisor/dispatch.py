@@ -41,10 +41,13 @@ MAKES_ROOM = frozenset({"kill", "remove"})
 """Of the others, what a full disk may need: carried out though it cannot be written down yet."""
 
 MAX_NAMESAKES = 1000
-"""Of jobs that bear one name, or whose ids start alike, so many are looked at."""
+"""Of jobs that bear one name, so many are looked at."""
 
-AT_ONCE = 100
-"""Jobs that plugins are asked about together."""
+SHOWN = 3
+"""Jobs that are told of when a text names more than one."""
+
+AT_ONCE = 50
+"""Jobs that plugins are asked about together; more than are wanted are read for nothing."""
 
 NOBODYS = LiveJob(
     Record(job=Job(id=str(UUID(int=0)), owner="", spec=Spec(argv=("true",)), created_at=""))
@@ -195,7 +198,7 @@ class Dispatcher:
         return decision
 
     async def answer(self, call: Call) -> object:
-        """Call the handler of an allowed request.
+        """Call the handler of an allowed request, once its job was found again after our start.
 
         Raises:
             JobsError: it cannot be accounted for (`Audit.settle`), or the handler refuses.
@@ -203,6 +206,8 @@ class Dispatcher:
         if call.method not in READS:
             with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
                 await self._audit.settle()
+        if METHODS[call.method].on_job:
+            await self._jobs.settled(call.target)
         try:
             return await self._handlers[call.method](call)
         except JobsError as error:
@@ -260,26 +265,36 @@ class Dispatcher:
         for some in chain([next(parts, [NOBODYS])], parts):
             seen, decided = await self.visible(identity, some)
             found += [live for live in seen if live is not NOBODYS]
-            if len(found) >= MAX_NAMESAKES or not decided:
+            namesakes = all(live.job.name == text for live in found)
+            most = MAX_NAMESAKES if namesakes else SHOWN + 1
+            if len(found) >= most or not decided:
                 break
         if not found:
             # The same line for a job that is not theirs to see as for none: no reader of clocks
             # learns which it was.
             why = "no job that they may see"
             self._audit.refused(identity, action, why, asked=text, asked_by=asked_by)
-            raise JobsError(
-                "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
-            )
+            raise JobsError("not_found", _unseen(identity, text, asked_by))
         if all(live.job.name == text for live in found):
             found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
-            three = ", ".join(live.job.short_id for live in found[:3])
+            first = ", ".join(live.job.short_id for live in found[:SHOWN])
+            more = ", …" if len(found) > SHOWN else ""
             raise JobsError(
                 "invalid_argument",
-                f"{text!r} names more than one job ({three}{', …' * (len(found) > 3)}): say which, "
-                "by more of its id",
+                f"{text!r} names more than one job ({first}{more}): say which, by more of its id",
             )
         return found[0]
+
+
+def _unseen(identity: Identity, text: str, asked_by: Identity | None) -> str:
+    """Say that there is no job, in words that fit one that is not there and one that is not seen.
+
+    Who asked about somebody else may see the job themselves, and would not believe that it is gone.
+    """
+    if asked_by is not None and asked_by.name != identity.name:
+        return f"there is no job {text!r} that {identity.name} may see"
+    return f"there is no job {text!r}; `jobsctl list --all` shows yours"
 
 
 def in_parts(jobs: Iterable[LiveJob]) -> Iterator[list[LiveJob]]:

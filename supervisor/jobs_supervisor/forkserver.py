@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import environment, failpoint
@@ -34,31 +35,28 @@ class ForkServer:
     Attributes:
         mode, why: what it found out about the host (`jobs_shim.probe`).
         pid: its process.
+        spawned: the first one is on its way.
     """
 
     def __init__(self) -> None:
         self._socket: trio.socket.SocketType | None = None
         self._ready = trio.Event()
+        self._asking = trio.Lock()
+        self.spawned = trio.Event()
         self.mode = ""
         self.why = ""
         self.pid = 0
 
-    async def run(
-        self,
-        cgroup: Path | None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Keep one running; started when the first has said hello.
+    async def run(self, cgroup: Path | None) -> None:
+        """Keep one running.
 
         Args:
             cgroup: where it, and so every shim, belongs; None: where we are.
-            task_status: of trio.
         """
         failures = 0
         while True:
             try:
-                await self._serve(cgroup, task_status)
-                task_status = trio.TASK_STATUS_IGNORED
+                await self._serve(cgroup)
             except (OSError, ValueError, trio.TooSlowError) as error:
                 failures += 1
                 if not self.mode and failures == FIRST_TRIES:
@@ -69,7 +67,7 @@ class ForkServer:
             log.warning("the fork server ended; starting another", pid=self.pid)
             await trio.sleep(RESTART_S)
 
-    async def _serve(self, cgroup: Path | None, task_status: trio.TaskStatus[None]) -> None:
+    async def _serve(self, cgroup: Path | None) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             process = await trio.lowlevel.open_process(
@@ -79,6 +77,7 @@ class ForkServer:
                 env={"LD_BIND_NOW": "1", **environment()},
             )
         self.pid = process.pid
+        self.spawned.set()
         connection = trio.socket.from_stdlib_socket(ours)
         try:
             with trio.fail_after(HELLO_S):
@@ -91,7 +90,6 @@ class ForkServer:
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection
             self._ready.set()
-            task_status.started()
             await process.wait()
         finally:
             if self._ready.is_set():  # else there are launches that wait for this very event
@@ -101,33 +99,40 @@ class ForkServer:
             with trio.CancelScope(shield=True):
                 await process.wait()
 
-    async def launch(self, directory: Path, plan: bytes) -> trio.socket.SocketType:
+    async def ready(self) -> trio.socket.SocketType:
+        """Wait until one has said hello; give our connection to it."""
+        while self._socket is None:
+            await self._ready.wait()
+        return self._socket
+
+    async def launch(self, directory: Path, plan: dict[str, object]) -> trio.socket.SocketType:
         """Have a shim forked for a job; give our end of the connection to it.
 
         Args:
             directory: the job's.
-            plan: encoded; goes by memfd, for it may be larger than a packet.
+            plan: goes by memfd, for it may be larger than a packet, but for the shim's own steps.
 
         Raises:
             OSError: the fork server died just now; whether it forked must be found out.
         """
-        while self._socket is None:
-            await self._ready.wait()
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
-        try:
-            _write_all(memory, plan)
-            os.lseek(memory, 0, os.SEEK_SET)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
-            packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
-            failpoint("launch.before-ask", directory.name)
-            await self._socket.sendmsg([packet], [rights])
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            its.close()
-            os.close(memory)
+        async with self._asking:  # only one task may wait for a socket that is full
+            connection = await self.ready()
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
+            try:
+                _write_all(memory, files.encode(plan))
+                os.lseek(memory, 0, os.SEEK_SET)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
+                launch = {"dir": str(directory), "enter": plan["shim"]}
+                packet = protocol.pack(protocol.LAUNCH, launch)
+                failpoint("launch.before-ask", directory.name)
+                await connection.sendmsg([packet], [rights])
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                its.close()
+                os.close(memory)
         return trio.socket.from_stdlib_socket(ours)
 
 

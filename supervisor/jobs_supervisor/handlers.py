@@ -56,6 +56,8 @@ class Handlers:
             total = max(indexed(directory), job.output.total)
             output = evolve(job.output, total=total, retained_from=retained_from(directory))
             job = evolve(job, output=output)
+        if live.trouble is not None:
+            job = evolve(job, notes=(*job.notes, live.trouble))
         return job.packed
 
     async def _hello(self, _call: Call) -> object:
@@ -108,6 +110,7 @@ class Handlers:
         return (await self._jobs.submit(call.identity.name, call.params, impose)).packed
 
     async def _list(self, call: Call) -> object:
+        await self._jobs.restored()
         listed: list[Packed] = []
         size = 0
         for part in in_parts(self._candidates(call)):

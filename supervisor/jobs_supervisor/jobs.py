@@ -28,9 +28,9 @@ from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, Limits, Output, Spec, timestamp
 from jobs_proto.methods import Run, Update
-from jobs_proto.phases import TABLE, Event, Phase, RefusedError, advance
+from jobs_proto.phases import TABLE, Event, Outcome, Phase, RefusedError, advance
 from jobs_shim.cgroup import Cgroup
-from jobs_supervisor import isolation, outcome, secrets
+from jobs_supervisor import isolation, outcome, reattach, secrets
 from jobs_supervisor.cgroups import disk_of
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.forkserver import ForkServer
@@ -43,6 +43,7 @@ from jobs_supervisor.output import retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.quotas import Ledger, Quotas
+from jobs_supervisor.reattach import Reattachment
 from jobs_supervisor.recover import Verdict, exit_record, judge, sweep
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.rootfs import check_command
@@ -114,6 +115,7 @@ class Jobs:
         self._ledger = Ledger(quotas)
         self._requests: dict[tuple[str, str], tuple[LiveJob, Write]] = {}
         self._boot = files.boot_id()
+        self._reattachment = Reattachment()
 
     def directory(self, job_id: str) -> Path:
         """Give the directory of a job."""
@@ -121,11 +123,11 @@ class Jobs:
 
     # -- taking on ---------------------------------------------------------------------------
 
-    async def restore(self) -> None:
-        """Take up every job that had not ended, from the records; call once, at start."""
+    async def restore(self, unfinished: list[Record]) -> None:
+        """Take up the jobs that had not ended, by their records; call once, at start."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         await self._retention.tidy()
-        for record in self.store.unfinished():
+        for record in unfinished:
             failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
             self.live[live.job.id] = live
@@ -133,8 +135,27 @@ class Jobs:
                 self._ledger.wait(live)
                 self._queue.push(live)
             else:
-                self._begin(live)
+                self._ledger.place(live)
+                self._reattachment.expect(live)
+                self._nursery.start_soon(self._find_again, live)
         self._admit()
+
+    async def _find_again(self, live: LiveJob) -> None:
+        """Have the job's task begin when there is a place, and give it its time in that place."""
+        async with self._reattachment.place:
+            self._nursery.start_soon(self._own, live)
+            with trio.move_on_after(reattach.ANSWER_S):
+                await self.settled(live)
+        self._reattachment.give_up(live)
+
+    async def restored(self) -> None:
+        """Wait until every job was found again, or its shim has had its time."""
+        await self._reattachment.done()
+
+    async def settled(self, live: LiveJob) -> None:
+        """Wait until this job was found again, or its shim has had its time."""
+        if live.settled is not None:
+            await live.settled.wait()
 
     async def submit(self, owner: str, request: Run, impose: Impose) -> Job:
         """Take a job on; give it once its record is on the disk.
@@ -344,10 +365,6 @@ class Jobs:
         failpoint("queue.recorded", live.job.id)
         await self._own(live)
 
-    def _begin(self, live: LiveJob) -> None:
-        self._ledger.place(live)
-        self._nursery.start_soon(self._own, live)
-
     # -- one job's task ----------------------------------------------------------------------
 
     async def _own(self, live: LiveJob) -> None:
@@ -366,7 +383,7 @@ class Jobs:
                     failpoint("reattach.before-connect", live.job.id)
                     link = await connect(directory)
                     failpoint("reattach.connected", live.job.id)
-                    await self._tend(live, link)
+                    await self._greet(live, link)
                 elif verdict is Verdict.FINISHED:
                     self._finish(live, outcome.finished(live.job, exit_record(directory)))
                 else:
@@ -399,9 +416,28 @@ class Jobs:
             await self._conclude(live, job)
             return
         plan = self._plan(live.job, user, live.record.cgroup)
-        sock = await self._forkserver.launch(directory, files.encode(plan))
+        sock = await self._forkserver.launch(directory, plan)
         failpoint("launch.asked", live.job.id)
+        self._reattachment.found(live, reattach.LAUNCHED)
         await self._tend(live, ShimLink(sock))
+
+    async def _greet(self, live: LiveJob, link: ShimLink) -> None:
+        """Hear from a shim that was found which protocol it speaks; tend it, or wait for its end.
+
+        What does not speak ours is told nothing: how its job ends will stand in its exit record.
+        """
+        try:
+            packet = await link.receive()
+            kind, body = packet or ("", {})
+            if kind == protocol.HELLO and body["protocol"] in protocol.SPOKEN:
+                self._hear(live, kind, body)
+                await self._tend(live, link)
+            elif kind == protocol.HELLO:
+                self._reattachment.foreign(live, body["protocol"])
+                while await link.receive() is not None:
+                    pass
+        finally:
+            link.close()
 
     async def _tend(self, live: LiveJob, link: ShimLink) -> None:
         """Listen to the shim until it goes; it goes when the job has ended."""
@@ -424,6 +460,7 @@ class Jobs:
         elif kind == protocol.STARTED:
             self._started(live, body["pid"], body["time_ns"])
         elif kind == protocol.HELLO:
+            self._reattachment.found(live, reattach.REATTACHED)
             if body["started_ns"] is not None:
                 self._started(live, body["leader"], body["started_ns"])
             live.grown(int(body["total"]))  # type: ignore[call-overload]
@@ -466,6 +503,9 @@ class Jobs:
         if live.exited:
             return
         failpoint("exit.known", job.id)
+        how = reattach.LOST if job.outcome is Outcome.LOST else reattach.FINISHED
+        self._reattachment.found(live, how)
+        live.trouble = None
         live.record = evolve(live.record, job=job, killing=None)
         live.total = max(live.total, job.output.total)
         live.wake()
@@ -556,12 +596,12 @@ class Jobs:
         with trio.move_on_after(START_S):
             while live.job.phase is Phase.STARTING:
                 await live.changed()
-        if live.link is None or live.job.started_at is None or live.exited:
+        if live.job.started_at is None or live.exited:
             raise JobsError(
                 "failed_precondition",
                 f"job {live.job.short_id} is {live.job.phase}: there is no process to signal",
             )
-        await live.link.send(protocol.SIGNAL, {"signal": number})
+        await _link(live).send(protocol.SIGNAL, {"signal": number})
 
     async def freeze(self, live: LiveJob, *, frozen: bool) -> None:
         """Pause or resume the job; return when the shim has done it.
@@ -577,10 +617,9 @@ class Jobs:
         if live.record.cgroup is None:
             why = "; ".join(self._host.missing)
             raise JobsError("failed_precondition", f"pausing needs cgroups: {why}")
-        if live.link is None:
-            raise JobsError("unavailable", "the job's shim is being looked for; try again")
+        link = _link(live)
         failpoint("pause.before-send", live.job.id)
-        await live.link.send(protocol.FREEZE, {"frozen": frozen})
+        await link.send(protocol.FREEZE, {"frozen": frozen})
         failpoint("pause.sent", live.job.id)
         with trio.move_on_after(SHIM_ANSWER_S):
             while live.job.phase is not wanted and not live.exited:
@@ -684,6 +723,13 @@ class Jobs:
 
     async def _put(self, live: LiveJob) -> None:
         await self.store.put(live.record)
+
+
+def _link(live: LiveJob) -> ShimLink:
+    if live.link is None:
+        why = live.trouble or "the job's shim is being looked for; try again"
+        raise JobsError("unavailable", f"job {live.job.short_id}: {why}")
+    return live.link
 
 
 async def _written(write: Write) -> None:

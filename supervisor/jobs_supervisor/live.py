@@ -20,12 +20,17 @@ class LiveJob:
         total: bytes of output that we know of.
         ending: its end is decided and being written down; nothing else of it may be.
         measurements: how often the shim has told of the job's usage.
+        trouble: what keeps us from its shim, in a sentence; None: nothing.
+        settled: set once the job was found again after our start, or its shim has had its time
+            (`jobs_supervisor.reattach`); None: it has come since.
     """
 
     record: Record
     link: ShimLink | None = None
     total: int = 0
     measurements: int = 0
+    trouble: str | None = None
+    settled: trio.Event | None = None
     ending: bool = False
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)

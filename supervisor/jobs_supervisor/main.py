@@ -167,7 +167,10 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
             await nursery.start(_stop_on_signal, stop)
             await nursery.start(reloader.listen)
             tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
-            await nursery.start(forkserver.run, tree.shims)
+            nursery.start_soon(forkserver.run, tree.shims)
+            await forkserver.spawned.wait()
+            unfinished = store.unfinished()  # while it gets ready, which takes as long
+            await forkserver.ready()
             host = describe(forkserver.mode, forkserver.why, tree)
             walls = isolation.survey(host.mode, settings, arguments.config)
             retention = Retention(settings.retention, settings.state_dir, store)
@@ -183,7 +186,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
                 quotas=quotas,
                 nursery=nursery,
             )
-            await jobs.restore()
+            await jobs.restore(unfinished)
             nursery.start_soon(retention.run)
             nursery.start_soon(events.run)
             presence = Presence(quotas, settings.server.max_connections)

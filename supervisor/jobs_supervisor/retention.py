@@ -6,8 +6,10 @@ start was meant to go, with its record. What lies among the jobs without a recor
 moved into `quarantine`, counted, and left for a person to look at.
 """
 
+import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -45,32 +47,49 @@ class Retention:
         self._trash = state_dir / "trash"
         self._quarantine = state_dir / "quarantine"
         self._store = store
+        self._interrupted: list[str] = []
+        self._directories: list[str] = []
 
     async def tidy(self) -> None:
-        """Finish what a crash interrupted; call at start, before anybody can ask for a job."""
-        self._trash.mkdir(mode=0o700, exist_ok=True)
-        interrupted = [directory.name for directory in self._trash.iterdir()]
-        await self._store.delete(interrupted)  # else they would seem to have had no output
-        await trio.to_thread.run_sync(self._empty, interrupted)
-        known = self._store.ids()
-        for directory in self._jobs.iterdir():
-            if directory.name not in known:
-                self._set_aside(directory)
+        """Begin to finish what a crash interrupted; call at start, before anybody asks for a job.
 
-    def _set_aside(self, directory: Path) -> None:
+        What may be much, the emptying of the trash and the comparison of directories with records,
+        is left to `run`: what is there now is remembered by name, so that whatever is made from now
+        on is not taken for something left behind.
+        """
+        self._trash.mkdir(mode=0o700, exist_ok=True)
+        self._interrupted = os.listdir(self._trash)  # noqa: PTH208  # names alone: of 100 000,
+        self._directories = os.listdir(self._jobs)  # noqa: PTH208  # a Path each is half a second
+        await self._store.delete(self._interrupted)  # else they would seem to have had no output
+
+    async def _finish_tidying(self) -> None:
+        await trio.to_thread.run_sync(self._empty, self._interrupted)
+        counts: Counter[str] = Counter()
+        while some := self._directories[-AT_ONCE:]:
+            del self._directories[-AT_ONCE:]
+            for name in self._store.unknown(some):
+                with suppress(FileNotFoundError):  # removed meanwhile, with its record
+                    counts[self._set_aside(self._jobs / name)] += 1
+            await trio.lowlevel.checkpoint()
+        log.info("tidied", trash=len(self._interrupted), **counts)
+
+    def _set_aside(self, directory: Path) -> str:
+        """Put a directory that has no record into quarantine; say what became of it."""
         if judge(directory) is Verdict.ALIVE:
             log.error("a shim runs a job that has no record; it is left alone", dir=str(directory))
-            return
+            return "left_alone"
         secrets.forget(directory)
         with suppress(OSError):
             directory.rmdir()  # it held nothing else: of a `run` that was not answered
-            return
+            return "removed"
         self._quarantine.mkdir(mode=0o700, exist_ok=True)
         directory.rename(self._quarantine / f"{directory.name}.{time.time_ns()}")
         log.error("a job's directory without a record was put into quarantine", job=directory.name)
+        return "quarantined"
 
     async def run(self) -> None:
-        """Forget what is too old, too many or too large, again and again."""
+        """Finish `tidy`; then forget what is too old, too many or too large, again and again."""
+        await self._finish_tidying()
         while True:
             expired = self._store.expired(
                 before_ns=time.time_ns() - round(self._settings.keep_s * 1e9),

@@ -39,7 +39,7 @@ GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
 
 AT_ONCE = 16
-"""Requests of one connection that are carried out, and answered, at once; others wait for these.
+"""Requests of one connection that are carried out, and answered, at once; no other one is read.
 
 What they hold may be megabytes each. A `wait` counts only when it is over.
 """
@@ -349,20 +349,22 @@ class Client:
     async def _take(self, request: Request, nursery: trio.Nursery) -> None:
         method = METHODS.get(request.method)
         if method is not None and method.takes_over:
-            if self._busy:
+            # Not `_busy`: who has an answer may ask before the task that sent it has ended.
+            if self._channel.connection.owed > 1:
                 raise ProtocolError(f"{request.method} needs a connection with nothing else on it")
             await self._take_over(request)
         else:
             self._busy += 1
             nursery.start_soon(self._answer, request)
+            async with self._slots:
+                pass  # there is room for the next one: only then is it read
 
     async def _answer(self, request: Request) -> None:
         waits = request.method == "wait"
         if not waits:
             self._server.start_work()
         try:
-            async with self._listing if request.method == "list" else nullcontext():
-                await self._decide_and_answer(request)
+            await self._decide_and_answer(request)
         finally:
             self._busy -= 1
             if not waits:
@@ -371,7 +373,8 @@ class Client:
     async def _decide_and_answer(self, request: Request) -> Call | None:
         """Send the one response; give the call if it was allowed and answered."""
         try:
-            async with self._slots:
+            listing = self._listing if request.method == "list" else nullcontext()
+            async with self._slots, listing:
                 call = await self._decide(request)
                 if not call.waits:
                     return await self._answer_call(request, call)

@@ -9,6 +9,9 @@ A disk that is full refuses new jobs (`offer`); what happens to those that were 
 kept here in order, and tried again until there is room. Their shims' files say the same, if we end
 before that.
 
+A statement that is stepped through holds one view of the table, for all who read: nobody would see
+what is written meanwhile. So none is open while others run: a list is one of numbers first.
+
 A row holds the job as MessagePack, and beside it the few columns that are searched by.
 """
 
@@ -37,6 +40,10 @@ SCHEMA_VERSION = 1
 
 KEPT, KEPT_BYTES = 256, 4096
 """So many jobs that were read last are kept, of records that are no larger: some 2 MB."""
+
+MAX_SEQ = 2**63 - 1
+PAGE = 1000
+"""Numbers of records that are read at once."""
 
 RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
@@ -207,8 +214,7 @@ class Store:
                 if not await self._commit_pending():
                     await trio.sleep(RETRY_S)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._commit_pending()
+            await self._commit_pending()
 
     async def _commit_pending(self) -> bool:
         """Commit what has gathered; False if the disk does not take it."""
@@ -260,26 +266,35 @@ class Store:
     def matching(self, text: str) -> Iterator[Record]:
         """Give the records whose id starts with `text`, or whose name it is; newest first."""
         after = text[:-1] + chr(ord(text[-1]) + 1)  # the least text above all that start with it
-        return self._select(
-            "WHERE (id >= ? AND id < ?) OR name = ? ORDER BY seq DESC", text, after, text
+        # Both from their indexes; a row is only read when it is asked for.
+        query = (
+            "SELECT seq FROM jobs WHERE id >= ? AND id < ?"
+            " UNION SELECT seq FROM jobs WHERE name = ? ORDER BY seq DESC"
         )
+        yield from self._each(self._reader.execute(query, (text, after, text)).fetchall())
 
     def newest_first(self) -> Iterator[Record]:
         """Give every record."""
-        return self._select("ORDER BY seq DESC")
+        query = "SELECT seq FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+        below = MAX_SEQ
+        while page := self._reader.execute(query, (below, PAGE)).fetchall():
+            yield from self._each(page)
+            ((below,),) = page[-1:]
 
     def unfinished(self) -> list[Record]:
         """Give the records of jobs that have not exited; oldest first."""
         return list(self._select("WHERE finished_ns IS NULL ORDER BY seq"))
 
+    def unknown(self, ids: list[str]) -> set[str]:
+        """Give those of some ids, a few hundred at most, that no record has."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._reader.execute(f"SELECT id FROM jobs WHERE id IN ({marks})", ids)  # noqa: S608  # marks
+        return set(ids) - {ident for (ident,) in rows}
+
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Give the roles of every identity that has come."""
         rows = self._reader.execute("SELECT name, roles FROM identities")
         return {name: tuple(json.loads(roles)) for name, roles in rows}
-
-    def ids(self) -> set[str]:
-        """Give the id of every record."""
-        return {ident for (ident,) in self._reader.execute("SELECT id FROM jobs")}
 
     def expired(self, *, before_ns: int, beyond: int, bytes_beyond: int, limit: int) -> list[str]:
         """Give the ids of finished jobs that are not to be kept, oldest first.
@@ -290,17 +305,27 @@ class Store:
             bytes_beyond: those whose output, with that of all newer ones, is more than this.
             limit: so many at most.
         """
-        query = """
-            SELECT id FROM (
-                SELECT id, finished_ns,
-                       row_number() OVER newest AS number, sum(output) OVER newest AS bytes
-                FROM jobs WHERE finished_ns IS NOT NULL
-                WINDOW newest AS (ORDER BY finished_ns DESC, seq DESC)
-            )
-            WHERE finished_ns < ? OR number > ? OR bytes > ? ORDER BY finished_ns LIMIT ?
-        """
-        rows = self._reader.execute(query, (before_ns, beyond, bytes_beyond, limit))
-        return [ident for (ident,) in rows]
+        # Each rule takes jobs from the oldest on: whoever comes after one that is kept is kept.
+        count, size = self._reader.execute(
+            "SELECT count(*), total(output) FROM jobs WHERE finished_ns IS NOT NULL"
+        ).fetchone()
+        rows = self._reader.execute(
+            "SELECT id, finished_ns, output FROM jobs WHERE finished_ns IS NOT NULL"
+            " ORDER BY finished_ns LIMIT ?",
+            (limit,),
+        )
+        found = []
+        for ident, finished_ns, output in rows:
+            if finished_ns >= before_ns and count <= beyond and size <= bytes_beyond:
+                break
+            found.append(ident)
+            count, size = count - 1, size - output
+        return found
+
+    def _each(self, seqs: list[tuple[int]]) -> Iterator[Record]:
+        """Give the records with these `seq`, each as it is by then; those that are gone, not."""
+        for (seq,) in seqs:
+            yield from list(self._select("WHERE seq = ?", seq))
 
     def _select(self, where: str, *values: object) -> Iterator[Record]:
         columns = "SELECT job, request_id, boot, device, cgroup, killing FROM jobs "

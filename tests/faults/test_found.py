@@ -81,6 +81,7 @@ async def test_a_removal_that_was_begun_is_finished(supervisor):
             await client.remove(job.id)
         await supervisor.die_at("remove.trashed")
         assert await client.list(all=True) == []
+    await harness.until_said(supervisor, "tidied")
     assert os.listdir(supervisor.state / "trash") == []
 
 
@@ -128,6 +129,7 @@ async def test_what_a_request_without_answer_has_left_is_deleted(supervisor):
         with pytest.raises(JobsError):
             await client.call("run", {**request, "secrets": {"key": b"secret"}})
         await supervisor.die_at("launch.before-record")
+    await harness.until_said(supervisor, "tidied")
     assert os.listdir(supervisor.state / "jobs") == []
     assert not (supervisor.state / "quarantine").exists()
 

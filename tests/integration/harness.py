@@ -384,3 +384,14 @@ async def until_running(client: Client, job: Job) -> Job:
 async def in_thread(function, *arguments):
     """Call what blocks while followers and waiters go on."""
     return await trio.to_thread.run_sync(function, *arguments)
+
+
+async def until_said(supervisor, words: str) -> str:
+    """Wait until the supervisor has logged a line with these words since it was last started."""
+    with trio.fail_after(START_S):
+        while True:
+            log = supervisor.log.read_text().rpartition(" serving ")[2]
+            for line in log.splitlines():
+                if words in line:
+                    return line
+            await trio.sleep(0.05)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jobs_proto
@@ -67,6 +68,10 @@ def gone(pid: int) -> bool:
         os.close(fd)
 
 
+def _ignore(_name: str, _packet: bytes) -> None:
+    pass
+
+
 class Job:
     """One launch, from the supervisor's side.
 
@@ -74,9 +79,17 @@ class Job:
         directory: the job's.
         cgroup: its v2 cgroup, or None.
         connection: to its shim.
+        keep: is told each packet, and who has sent it.
     """
 
-    def __init__(self, directory: Path, cgroup: Path | None, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        cgroup: Path | None,
+        connection: socket.socket,
+        keep: Callable[[str, bytes], None] = _ignore,
+    ) -> None:
+        self.keep = keep
         self.directory = directory
         self.cgroup = cgroup
         self.connection = connection
@@ -89,7 +102,10 @@ class Job:
     def hear(self) -> tuple[str, dict]:
         """Give the next packet; ("", {}) at the end."""
         packet = self.connection.recv(protocol.MAX_PACKET)
-        return protocol.unpack(packet) if packet else ("", {})
+        if not packet:
+            return "", {}
+        self.keep("shim", packet)
+        return protocol.unpack(packet)
 
     def expect(self, kind: str) -> dict:
         """Give the body of the next packet, which must be of this kind."""
@@ -159,8 +175,9 @@ class Job:
 class ForkServer:
     """A fork server; its jobs have namespaces and a cgroup if `isolated`, which needs root."""
 
-    def __init__(self, folder: Path, *, isolated: bool) -> None:
+    def __init__(self, folder: Path, *, isolated: bool, keep=_ignore) -> None:
         self.folder = folder
+        self.keep = keep
         self.isolated = isolated
         self.jobs: list[Job] = []
         self.cgroup = v2_parent() / f"jobs-test-{os.getpid()}" if isolated else None
@@ -172,7 +189,9 @@ class ForkServer:
                 stdin=theirs,
                 env={"LD_BIND_NOW": "1", "TMPDIR": str(folder)},
             )
-        kind, self.hello = protocol.unpack(self.connection.recv(protocol.MAX_PACKET))
+        packet = self.connection.recv(protocol.MAX_PACKET)
+        keep("forkserver", packet)
+        kind, self.hello = protocol.unpack(packet)
         assert kind == protocol.HELLO
 
     def launch(self, argv, *, directory=None, **changes) -> Job:
@@ -192,11 +211,13 @@ class ForkServer:
         memory = os.memfd_create("plan")
         os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=2i", its.fileno(), memory))]
-        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+        enter = changes.get("shim", [["unshare", CLONE_NEWPID]] if self.isolated else [])
+        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory), "enter": enter})
+        self.keep("supervisor", packet)
         self.connection.sendmsg([packet], rights)
         os.close(memory)
         its.close()
-        job = Job(directory, cgroup, ours)
+        job = Job(directory, cgroup, ours, self.keep)
         self.jobs.append(job)
         return job
 
@@ -216,7 +237,6 @@ class ForkServer:
             "own_pids": self.isolated,
             "timeout_s": None,
             "grace_s": 5.0,
-            "shim": [["unshare", CLONE_NEWPID]] if self.isolated else [],
             "init": mounts if self.isolated else [],
             "leader": [
                 *([["user", NOBODY, NOBODY, [NOBODY]]] if self.isolated else []),

@@ -658,6 +658,7 @@ async def test_secrets_wait_with_their_job(make_supervisor, gates):
         orphan.mkdir()
         (orphan / "secrets").write_bytes(VALUE)
     await harness.in_thread(supervisor.restart)
+    await harness.until_said(supervisor, "tidied")
     assert len(list(supervisor.state.rglob("secrets"))) == 2
     async with supervisor.client() as client:
         await client.kill(killed.id)

@@ -1,5 +1,6 @@
 """Every step of the set-up fails, at random, in hundreds of jobs: nothing is left over of any."""
 
+import copy
 import errno
 import os
 import random
@@ -16,10 +17,11 @@ from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
 from jobs_supervisor import cgroups, isolation
-from jobs_supervisor.config import JobSettings, RetentionSettings, Settings
+from jobs_supervisor.config import JobSettings, QuotaSettings, RetentionSettings, Settings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
+from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store
 
@@ -42,7 +44,7 @@ class FailingForkServer(ForkServer):
         self.failed_at = set()
 
     async def launch(self, directory, plan):
-        raw = files.decode(plan)
+        raw = copy.deepcopy(plan)
         places = [
             (part, index)
             for part in ("shim", "init", "leader")
@@ -55,7 +57,7 @@ class FailingForkServer(ForkServer):
         else:
             raw[part].insert(index, ["chdir", NOWHERE])
         self.failed_at.add((part, index))
-        return await super().launch(directory, files.encode(raw))
+        return await super().launch(directory, raw)
 
 
 async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
@@ -67,12 +69,14 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
-            await nursery.start(forkserver.run, tree.shims)
+            nursery.start_soon(forkserver.run, tree.shims)
+            await forkserver.ready()
             jobs = Jobs(
                 settings=JobSettings(),
                 state_dir=tmp_path,
                 store=store,
                 retention=Retention(RetentionSettings(), tmp_path, store),
+                quotas=Quotas(QuotaSettings(), store),
                 forkserver=forkserver,
                 host=describe(forkserver.mode, forkserver.why, tree),
                 walls=isolation.survey(
@@ -80,7 +84,7 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
                 ),
                 nursery=nursery,
             )
-            await jobs.restore()
+            await jobs.restore([])
             await run_one(jobs)  # what is opened once and kept, is open by now
             before = await open_files_at_rest(forkserver.pid)
             limiter = trio.CapacityLimiter(AT_ONCE)

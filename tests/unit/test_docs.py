@@ -1,6 +1,7 @@
 """The documents say what the code does, where a program can tell."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import attrs
@@ -161,6 +162,11 @@ def test_no_folder_is_forgotten():
     assert sources <= set(FOLDERS)
     readme = (ROOT / "README.md").read_text()
     assert all(f"]({folder}/README.md)" in readme for folder in FOLDERS)
+
+
+def test_make_reads_the_makefile():
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
 
 
 def test_the_makefile_explains_every_target():

@@ -1,5 +1,7 @@
 """The order in which waiting jobs come to run."""
 
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +49,21 @@ def test_an_owner_at_its_cap_is_passed_over():
         queue.push(job(number, owner))
     assert list(drain(queue, lambda live: live.job.owner != "alice")) == ["2"]
     assert list(drain(queue)) == ["0", "1"]
+
+
+def test_those_that_were_killed_are_held_no_longer():
+    """Else whoever queues and kills, behind a job that waits for long, has us hold all of them."""
+    queue = Queue()
+    queue.push(job(0, priority=1))
+    killed = []
+    for number in range(1, 100):
+        live = job(number)
+        queue.push(live)
+        queue.remove(live)
+        killed.append(weakref.ref(live.record.job))
+        del live
+    assert {each() for each in killed} == {None}
+    assert list(drain(queue)) == ["0"]
 
 
 def test_one_that_was_killed_waits_no_longer():

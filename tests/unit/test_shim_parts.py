@@ -137,7 +137,7 @@ def test_a_forked_child_is_a_child():
 def test_to_be_born_in_what_is_no_cgroup_is_an_error():
     fd = os.open("/", os.O_PATH)
     with pytest.raises(OSError) as caught:
-        syscalls.fork_into(fd)
+        syscalls.fork_sibling(fd)
     os.close(fd)
     assert caught.value.errno in (errno.EBADF, errno.ENOSYS)
 
