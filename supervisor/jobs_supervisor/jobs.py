@@ -39,7 +39,7 @@ from jobs_supervisor.isolation import Walls
 from jobs_supervisor.limits import Granted, check_maximum, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.output import retained_from
+from jobs_supervisor.output import indexed, retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.quotas import Ledger, Quotas
@@ -540,10 +540,12 @@ class Jobs:
     async def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
         log.warning("a job is lost", job=live.job.id, why=why)
         try:
-            total = (directory / files.OUTPUT).stat().st_size
+            size = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
-            total = 0
-        output = Output(total=total, retained_from=retained_from(directory))
+            size = 0
+        # What a full disk did not take is in the index, or followers were told of it, at the most.
+        total = max(size, indexed(directory), live.total)
+        output = Output(total=total, lost=total - size, retained_from=retained_from(directory))
         lost = outcome.lost(live.job, why, time.time_ns(), output)
         await self._conclude(live, lost)
 
