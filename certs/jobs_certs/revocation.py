@@ -101,7 +101,12 @@ def show_crl(path: Path | str) -> Revocations:
     Raises:
         CertsError: the file cannot be read, or holds no list.
     """
-    crl = load_crls(Path(path))[0]
+    path = Path(path)
+    if not path.exists():
+        raise CertsError(
+            f"There is no list {path}. Make an empty one: jobsctl certs crl --refresh."
+        )
+    crl = load_crls(path)[0]
     end = crl.next_update_utc or crl.last_update_utc
     return Revocations(
         issuer=crl.issuer.rfc4514_string(),
@@ -129,7 +134,7 @@ def _extend(directory: Path, serials: Iterable[int], days: int) -> Path:
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
             )
-            .add_extension(x509.CRLNumber(_number(last) + 1 if last else 1), critical=False)
+            .add_extension(x509.CRLNumber(_number(last) + 1), critical=False)
         )
         known = set()
         for entry in last or ():
@@ -193,7 +198,9 @@ def _serial(text: str) -> int:
     return number
 
 
-def _number(crl: x509.CertificateRevocationList) -> int:
+def _number(crl: x509.CertificateRevocationList | None) -> int:
+    if crl is None:
+        return 0
     try:
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except x509.ExtensionNotFound:

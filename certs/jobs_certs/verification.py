@@ -22,6 +22,8 @@ from jobs_certs.description import kind_of, san_text, sans_of
 from jobs_certs.errors import CertsError
 from jobs_certs.names import host_name
 from jobs_certs.pem import load_certificate, load_key
+from jobs_certs.revocation import CRL
+from jobs_certs.trust import load_trust
 
 Host = x509.DNSName | x509.IPAddress
 
@@ -29,7 +31,8 @@ Host = x509.DNSName | x509.IPAddress
 def verify(path: Path | str, *, ca: Path | str | None = None, host: str | None = None) -> str:
     """Check a certificate as its peers will: signed by `ca`, valid now, fit for its purpose.
 
-    If its key lies beside it (`NAME.key`), that it is its key, and closed to others.
+    If the authority's list lies beside `ca` (`ca.crl`), that it is not on it; if its key lies
+    beside it (`NAME.key`), that it is its key, and closed to others.
 
     Args:
         path: the certificate.
@@ -43,6 +46,8 @@ def verify(path: Path | str, *, ca: Path | str | None = None, host: str | None =
         CertsError: the first reason not to believe it.
     """
     path = Path(path)
+    if ca is None and not path.with_name("ca.crt").exists():
+        raise CertsError(f"There is no ca.crt beside {path}. Name the authority's with --ca.")
     ca = Path(ca) if ca else path.with_name("ca.crt")
     certificate, authority = load_certificate(path), load_certificate(ca)
     if kind_of(authority) != "ca":
@@ -50,6 +55,7 @@ def verify(path: Path | str, *, ca: Path | str | None = None, host: str | None =
     _check_issuer(path, certificate, authority)
     _check_time(authority, f"The authority {authority.subject.rfc4514_string()}")
     _check_time(certificate, str(path))
+    _check_list(path, certificate, ca)
     kind = kind_of(certificate)
     if host is not None and kind != "server":
         raise CertsError(f"{path} is no server's certificate ({kind}): it stands for no host.")
@@ -88,6 +94,12 @@ def _check_time(certificate: x509.Certificate, what: str) -> None:
             f"{what} is valid only from {first:%Y-%m-%d %H:%M:%S} UTC on. Is this host's clock "
             f"right ({now:%Y-%m-%d %H:%M:%S} UTC)?"
         )
+
+
+def _check_list(path: Path, certificate: x509.Certificate, ca: Path) -> None:
+    crl = ca.with_name(CRL)
+    if crl.exists() and load_trust(ca, crl).fault(certificate):
+        raise CertsError(f"{path} was revoked: it is on the list {crl}. Issue a new one.")
 
 
 def _check_server(

@@ -113,10 +113,17 @@ def make_app(program: str) -> App:
             usage=f"Usage: {program} {verb.name} {verb.usage}" if verb.usage else None,
             sort_key=number,
         )
-    app.command(certs)
-    app.command(audit)
-    app.command(policy)
+    for group in (certs, audit, policy):
+        app.command(_in_paragraphs(group))
     return app
+
+
+def _in_paragraphs(group: App) -> App:
+    """Have the help of the verbs within one cut by the terminal's width, as that of the others."""
+    for name in verb_names(group):
+        verb = group[name]
+        verb.help = prose(getattr(verb.default_command, "__doc__", None) or "")
+    return group
 
 
 def verb_names(app: App) -> list[str]:

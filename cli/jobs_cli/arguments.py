@@ -2,7 +2,8 @@
 
 Two things that a parser of options cannot know by itself are settled here, by rewriting:
 
-- The connection's options may stand before the verb; they are moved behind it.
+- The connection's options may stand before the verb, and between it and the verb within it
+  (`policy show`); they are moved behind.
 - From the first word that is neither option nor option's value, all belongs to the job's command:
   in `run --name a ls --help`, `--help` is for ls. A `--` is put before that word.
 
@@ -10,6 +11,7 @@ Which options of a verb take a value is asked of the verb, so there is nothing t
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.utils import UNSET
@@ -31,22 +33,36 @@ def arrange(app: App, tokens: Sequence[str], *, with_command: Sequence[str]) -> 
     Raises:
         Failure: only connection options were given.
     """
-    leading, rest = _split_leading(tokens)
-    if leading and not rest:
-        raise Failure(f"a verb is missing after {leading[0]}; see jobsctl --help", USAGE)
-    if not rest or rest[0] not in app:
+    path, options, rest = _split_path(app, tokens)
+    if not path:
+        if options and not rest:
+            raise Failure(f"a verb is missing after {options[0]}; see jobsctl --help", USAGE)
         return rest  # for the help, or to be told which verbs there are
-    verb, *words = rest
-    words = [*leading, *words]
-    if verb in with_command:
-        words = _mark_command(app[verb].assemble_argument_collection(), words)
-    return [verb, *words]
+    verb = reduce(App.__getitem__, path, app)
+    if verb.default_command is None:
+        return [*path, *rest]  # likewise, of the verbs within this one
+    words = [*options, *rest]
+    if path[0] in with_command:
+        words = _mark_command(verb.assemble_argument_collection(), words)
+    return [*path, *words]
 
 
 def verb_of(tokens: Sequence[str]) -> str | None:
     """Give the word that stands where the verb does; None: there is none."""
     _, rest = _split_leading(tokens)
     return rest[0] if rest else None
+
+
+def _split_path(app: App, tokens: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split the verb (with the one within it), connection options around it, and what follows."""
+    path: list[str] = []
+    options, rest = _split_leading(tokens)
+    while rest and not rest[0].startswith("-") and rest[0] in app:
+        app = app[rest[0]]
+        path.append(rest[0])
+        more, rest = _split_leading(rest[1:])
+        options += more
+    return path, options, rest
 
 
 def _split_leading(tokens: Sequence[str]) -> tuple[list[str], list[str]]:

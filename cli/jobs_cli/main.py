@@ -68,8 +68,9 @@ def _dispatch(words: Sequence[str], program: str) -> int:
 
 
 def _one_line(error: CycloptsError) -> str:
-    """Give the parser's sentence on one line, with a full stop."""
-    return " ".join(str(error).split()).removesuffix(".") + "."
+    """Give the parser's sentence on one line, with one stop."""
+    line = " ".join(str(error).split()).removesuffix(".")
+    return line if line.endswith("?") else f"{line}."
 
 
 def _help_for(error: CycloptsError) -> str:

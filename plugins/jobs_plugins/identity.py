@@ -1,8 +1,14 @@
 """The built-in answer to who somebody is: the certificate's one URI or its CN, its OUs as roles."""
 
+import re
+from typing import Final
+
 from jobs_plugins.spec import hookimpl
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import CLIENT_AUTH, Identity, PeerCertificate
+
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+", re.DOTALL)
+"""RFC 3986, section 4.3, as far as it matters here; RFC 5280, section 4.2.1.6, wants no others."""
 
 
 @hookimpl(trylast=True)  # a site's own rule is asked before
@@ -28,6 +34,9 @@ def jobs_identify(certificate: PeerCertificate) -> Identity:
 def _name(certificate: PeerCertificate) -> str:
     match certificate.uris:
         case [uri]:
+            # One without its scheme would be the same identity as a certificate with that CN.
+            if uri and not _ABSOLUTE.fullmatch(uri):
+                raise _refused(f"its URI {uri!r} has no scheme, and reads as a CN")
             return uri
         case [_, *_]:
             raise _refused(f"it has {len(certificate.uris)} URIs, and so names no one identity")

@@ -129,7 +129,7 @@ def _same(plugin: object) -> object:
 
 
 def _these(unknown: Iterable[str], known: Iterable[str]) -> str:
-    return f"{', '.join(sorted(unknown))}; there are: {', '.join(known)}."
+    return f"{', '.join(sorted(unknown))}; there are: {', '.join(known) or 'none'}."
 
 
 def _configure(manager: Manager, config: Mapping[str, Mapping[str, Any]]) -> None:

@@ -99,6 +99,12 @@ class Policy:
         ]
         return tuple(dict.fromkeys((*kept, *own)))
 
+    @property
+    def unruled(self) -> list[str]:
+        """Roles that somebody is bound to, and that no rule is about: a plugin's, or mistyped."""
+        ruled = {rule.role for rule in self.rules}
+        return sorted({role for roles in self.bindings.values() for role in roles} - ruled)
+
     def bind(self, identity: Identity) -> Identity:
         """Give the identity with its groups, and with the roles that it is bound to, if it is."""
         groups = [group for group, names in self.groups.items() if identity.name in names]

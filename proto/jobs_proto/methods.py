@@ -79,7 +79,7 @@ def _identity(_params: object, _field: object, name: str) -> None:
 
 def _bare(params: "CanI", _field: object, roles: tuple[str, ...]) -> None:
     if roles and params.identity is None:
-        raise ValueError("are those of another identity; name it")
+        raise ValueError("roles are those of another identity; name it")
     for role in roles:
         identity.check_name(role)
 

@@ -17,8 +17,8 @@ from jobs_proto.errors import JobsError
 AnyPath = str | PathLike[str]
 
 
-CRL_HAS_EXPIRED: Final = 12
-"""X509_V_ERR_CRL_HAS_EXPIRED of openssl/x509_vfy.h."""
+CRL_OF_ANOTHER_TIME: Final = (11, 12)
+"""X509_V_ERR_CRL_NOT_YET_VALID and X509_V_ERR_CRL_HAS_EXPIRED of openssl/x509_vfy.h."""
 
 
 def server_context(
@@ -29,8 +29,9 @@ def server_context(
 ) -> SSL.Context:
     """Make the supervisor's side: clients must show a certificate of `ca` that is not revoked.
 
-    A list that should have been followed by another one still counts: it is as right as ever about
-    those that are on it, and to refuse everybody else for it would help nobody.
+    A list that should have been followed by another one still counts, and one that is of tomorrow
+    by our clock does already: it is right about those that are on it, and to refuse everybody else
+    for it would help nobody.
 
     Args:
         cert: PEM file: our certificate, then any intermediate ones.
@@ -73,7 +74,7 @@ def _keep_verdict(
     connection: SSL.Connection, _cert: crypto.X509, verdict: int, _depth: int, ok: int
 ) -> bool:
     """Leave the reason where `TLSStream` finds it: OpenSSL's error only says that there was one."""
-    if ok or verdict == CRL_HAS_EXPIRED:
+    if ok or verdict in CRL_OF_ANOTHER_TIME:
         return True
     connection.set_app_data(verdict)
     return False

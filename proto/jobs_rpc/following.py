@@ -16,7 +16,7 @@ from typing import Final, Self
 import trio
 from attrs import evolve
 
-from jobs_proto.connection import Message, Response
+from jobs_proto.connection import Message, Notification, Response
 from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.methods import Follow
 from jobs_proto.wire import unstructure
@@ -120,6 +120,8 @@ class Following:
                 self._wanted = evolve(self._wanted, id=ident)
             case Response(_, JobsError() as refusal, _):
                 raise refusal
+            case Notification("error", params):
+                raise JobsError.from_wire(params)
             case other:
                 wrong = ProtocolError(f"this is no answer to a follow: {other!r:.200}")
                 raise self._dialer.explain(wrong)

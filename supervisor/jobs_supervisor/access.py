@@ -66,6 +66,12 @@ def warn_of_age(access: Access) -> None:
         log.warning("our certificate ends soon", file=str(access.cert), days_left=left)
 
 
+def tell_unruled(policy: Policy) -> None:
+    """Say in the log which roles are bound and mean nothing here: plugins may have such, or not."""
+    if roles := policy.unruled:
+        log.info("no rule is about these bound roles; only a plugin can allow them any", of=roles)
+
+
 def needs_restart(old: Settings, new: Settings) -> list[str]:
     """Name the settings that differ, and count only from the next start on."""
     server = evolve(new.server, **{name: getattr(old.server, name) for name in RELOADED})

@@ -67,7 +67,7 @@ class AuditFiles:
         self._first = written.first if written else self.head.seq + 1
         self._opened_at = written.opened_at if written else time.time()
         if (end := written.end if written else 0) < self._size:
-            self._mark_torn(end)
+            self._mend_end(end)
 
     def _go_on_after_rotation(self) -> None:
         """There is no current file: this is the first start, or one was being made."""
@@ -80,13 +80,17 @@ class AuditFiles:
                 return written.head
         return START
 
-    def _mark_torn(self, start: int) -> None:
-        """Leave loose bytes as they are, and say so after them."""
+    def _mend_end(self, start: int) -> None:
+        """End a line that lacks only that; leave other loose bytes, and say so after them."""
         with self._path.open("rb") as file:
             file.seek(start)
             loose = file.read()
         if not loose.endswith(b"\n"):
             self._append(b"\n")
+        said = read_line(loose)
+        if said and (said["seq"], said["prev"]) == (self.head.seq + 1, self.head.hash):
+            self.head = Head(hashlib.sha256(loose).hexdigest(), said["seq"])
+            return
         self.write(
             {
                 "timestamp": timestamp(time.time_ns()),

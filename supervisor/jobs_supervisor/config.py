@@ -260,15 +260,13 @@ def load(path: Path) -> Settings:
         JobsError: `invalid_argument`, with the file and what is wrong in it.
     """
     try:
-        text = path.read_text()
+        raw = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise JobsError(
             "invalid_argument",
             f"cannot read {path}: {error.strerror}. Write it (see supervisor/README.md), name "
             "another with --config, or try `jobs-supervisor --dev`",
         ) from None
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise JobsError("invalid_argument", f"{path} is no TOML: {error}") from None
     return structure(raw, Settings, str(path))

@@ -9,7 +9,7 @@ ALIKE_S: Final = 10.0
 """Of one kind, so many are written in so many seconds; the rest is counted."""
 
 MAX_KINDS: Final = 1000
-"""Kinds that are told apart; all others are one."""
+"""Kinds that are told apart; all others of one identity are one."""
 
 Fields = dict[str, object]
 
@@ -33,7 +33,10 @@ class Denials:
             self._until = time.monotonic() + ALIKE_S
         kind = (event, *(fields.get(name) for name in ("who", "host", "action", "job")))
         if kind not in self._seen and len(self._seen) >= MAX_KINDS:
-            kind, fields = (event,), {"verdict": fields["verdict"], "why": "of many kinds"}
+            # Apart for each identity: what one of them floods us with must not hide another.
+            who = fields.get("who")
+            kind = (event, who)
+            fields = {"who": who, "verdict": fields["verdict"], "why": "of many kinds"}
         self._seen[kind] = self._seen.get(kind, 0) + 1
         if self._seen[kind] <= ALIKE:
             return True

@@ -274,9 +274,7 @@ class Dispatcher:
             # learns which it was.
             why = "no job that they may see"
             self._audit.refused(identity, action, why, asked=text, asked_by=asked_by)
-            raise JobsError(
-                "not_found", f"there is no job {text!r}; `jobsctl list --all` shows yours"
-            )
+            raise JobsError("not_found", _unseen(identity, text, asked_by))
         if all(live.job.name == text for live in found):
             found = [live for live in found if not live.exited] or found[:1]
         if len(found) > 1:
@@ -287,6 +285,16 @@ class Dispatcher:
                 f"{text!r} names more than one job ({first}{more}): say which, by more of its id",
             )
         return found[0]
+
+
+def _unseen(identity: Identity, text: str, asked_by: Identity | None) -> str:
+    """Say that there is no job, in words that fit one that is not there and one that is not seen.
+
+    Who asked about somebody else may see the job themselves, and would not believe that it is gone.
+    """
+    if asked_by is not None and asked_by.name != identity.name:
+        return f"there is no job {text!r} that {identity.name} may see"
+    return f"there is no job {text!r}; `jobsctl list --all` shows yours"
 
 
 def in_parts(jobs: Iterable[LiveJob]) -> Iterator[list[LiveJob]]:

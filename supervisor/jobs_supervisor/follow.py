@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
 from jobs_proto.failpoint import failpoint
 from jobs_proto.files import STREAM_NAMES
 from jobs_proto.job import timestamp
@@ -61,6 +63,7 @@ async def send_piece(reader: OutputReader, piece: Piece, params: Follow, sink: S
     """Send what is there of a piece, and what is not as gaps, if it is of what was asked for."""
     name = STREAM_NAMES.get(piece.stream)  # None: bytes of both, which were dropped together
     if None not in (params.stream, name) and params.stream != name:
+        await trio.lowlevel.checkpoint()  # there may be millions of them, and others are waiting
         return
     if piece.gap is not None:
         await _send_gap(piece.start, piece.end, piece.gap, sink)

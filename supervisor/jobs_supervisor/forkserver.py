@@ -45,6 +45,7 @@ class ForkServer:
         self._spawned = spawned
         self._socket: trio.socket.SocketType | None = None
         self._ready = trio.Event()
+        self._asking = trio.Lock()
         self.mode = ""
         self.why = ""
         self.pid = 0
@@ -112,23 +113,24 @@ class ForkServer:
         Raises:
             OSError: the fork server died just now; whether it forked must be found out.
         """
-        connection = await self.ready()
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
-        try:
-            _write_all(memory, files.encode(plan))
-            os.lseek(memory, 0, os.SEEK_SET)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
-            launch = {"dir": str(directory), "enter": plan["shim"]}
-            packet = protocol.pack(protocol.LAUNCH, launch)
-            failpoint("launch.before-ask", directory.name)
-            await connection.sendmsg([packet], [rights])
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            its.close()
-            os.close(memory)
+        async with self._asking:  # only one task may wait for a socket that is full
+            connection = await self.ready()
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
+            try:
+                _write_all(memory, files.encode(plan))
+                os.lseek(memory, 0, os.SEEK_SET)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
+                launch = {"dir": str(directory), "enter": plan["shim"]}
+                packet = protocol.pack(protocol.LAUNCH, launch)
+                failpoint("launch.before-ask", directory.name)
+                await connection.sendmsg([packet], [rights])
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                its.close()
+                os.close(memory)
         return trio.socket.from_stdlib_socket(ours)
 
 

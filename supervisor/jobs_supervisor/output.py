@@ -88,6 +88,8 @@ class OutputReader:
             if not (self._open() and self._read_ahead()):
                 return None
             self._pass_over()
+            if not self._ahead:  # of an index that was given back, there may be any length before
+                self._entry = self._find(self.offset)
         if (given_up := self._given_up(self.offset)) is not None:
             return given_up
         start, limit = self.offset, self.offset + PORTION

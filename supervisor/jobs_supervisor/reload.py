@@ -14,7 +14,7 @@ import trio
 
 from jobs_certs import CertsError
 from jobs_proto.errors import JobsError
-from jobs_supervisor.access import load_access, needs_restart, warn_of_age
+from jobs_supervisor.access import load_access, needs_restart, tell_unruled, warn_of_age
 from jobs_supervisor.config import Settings
 from jobs_supervisor.server import Server
 
@@ -52,6 +52,7 @@ class Reloader:
 
     async def run(self, server: Server) -> None:
         """Reload whenever it was asked for; once a day, say what ends soon."""
+        tell_unruled(server.access.policy)
         while True:
             with suppress(CertsError):  # somebody is at it: the reload that follows will say
                 warn_of_age(server.access)
@@ -67,7 +68,11 @@ class Reloader:
         except (JobsError, CertsError) as error:
             log.error("nothing was reloaded, all is as it was", why=str(error))  # noqa: TRY400  theirs
             return
+        except Exception:  # ours, and no reason to take everybody's connections down
+            log.exception("nothing was reloaded, all is as it was")
+            return
         if names := needs_restart(self._settings, settings):
             log.warning("these settings count only after a restart", settings=names)
+        tell_unruled(access.policy)
         cut = await server.admit_by(access)
         log.info("reloaded", cut=cut, revoked=sum(map(len, access.trust.crls)))

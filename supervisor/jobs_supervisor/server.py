@@ -38,7 +38,7 @@ GOODBYE_S = 5.0
 """How long a client has to take the last words that we say to it."""
 
 AT_ONCE = 16
-"""Requests of one connection that are carried out, and answered, at once; others wait for these.
+"""Requests of one connection that are carried out, and answered, at once; no other one is read.
 
 What they hold may be megabytes each. A `wait` counts only when it is over.
 """
@@ -354,14 +354,15 @@ class Client:
         else:
             self._busy += 1
             nursery.start_soon(self._answer, request)
+            async with self._slots:
+                pass  # there is room for the next one: only then is it read
 
     async def _answer(self, request: Request) -> None:
         waits = request.method == "wait"
         if not waits:
             self._server.start_work()
         try:
-            async with self._listing if request.method == "list" else nullcontext():
-                await self._decide_and_answer(request)
+            await self._decide_and_answer(request)
         finally:
             self._busy -= 1
             if not waits:
@@ -370,7 +371,8 @@ class Client:
     async def _decide_and_answer(self, request: Request) -> Call | None:
         """Send the one response; give the call if it was allowed and answered."""
         try:
-            async with self._slots:
+            listing = self._listing if request.method == "list" else nullcontext()
+            async with self._slots, listing:
                 call = await self._decide(request)
                 if not call.waits:
                     return await self._answer_call(request, call)

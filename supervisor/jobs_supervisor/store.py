@@ -9,6 +9,9 @@ A disk that is full refuses new jobs (`offer`); what happens to those that were 
 kept here in order, and tried again until there is room. Their shims' files say the same, if we end
 before that.
 
+A statement that is stepped through holds one view of the table, for all who read: nobody would see
+what is written meanwhile. So none is open while others run: a list is one of numbers first.
+
 A row holds the job as MessagePack, and beside it the few columns that are searched by.
 """
 
@@ -33,6 +36,10 @@ from jobs_proto.phases import Phase
 from jobs_proto.wire import structure, unstructure
 
 SCHEMA_VERSION = 1
+
+MAX_SEQ = 2**63 - 1
+PAGE = 1000
+"""Numbers of records that are read at once."""
 
 RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
@@ -256,17 +263,19 @@ class Store:
         """Give the records whose id starts with `text`, or whose name it is; newest first."""
         after = text[:-1] + chr(ord(text[-1]) + 1)  # the least text above all that start with it
         # Both from their indexes; a row is only read when it is asked for.
-        return self._select(
-            "WHERE seq IN (SELECT seq FROM jobs WHERE id >= ? AND id < ?"
-            " UNION ALL SELECT seq FROM jobs WHERE name = ?) ORDER BY seq DESC",
-            text,
-            after,
-            text,
+        query = (
+            "SELECT seq FROM jobs WHERE id >= ? AND id < ?"
+            " UNION SELECT seq FROM jobs WHERE name = ? ORDER BY seq DESC"
         )
+        yield from self._each(self._reader.execute(query, (text, after, text)).fetchall())
 
     def newest_first(self) -> Iterator[Record]:
         """Give every record."""
-        return self._select("ORDER BY seq DESC")
+        query = "SELECT seq FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+        below = MAX_SEQ
+        while page := self._reader.execute(query, (below, PAGE)).fetchall():
+            yield from self._each(page)
+            ((below,),) = page[-1:]
 
     def unfinished(self) -> list[Record]:
         """Give the records of jobs that have not exited; oldest first."""
@@ -308,6 +317,11 @@ class Store:
             found.append(ident)
             count, size = count - 1, size - output
         return found
+
+    def _each(self, seqs: list[tuple[int]]) -> Iterator[Record]:
+        """Give the records with these `seq`, each as it is by then; those that are gone, not."""
+        for (seq,) in seqs:
+            yield from list(self._select("WHERE seq = ?", seq))
 
     def _select(self, where: str, *values: object) -> Iterator[Record]:
         columns = "SELECT job, request_id, boot, device, cgroup, killing FROM jobs "

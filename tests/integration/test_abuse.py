@@ -221,6 +221,27 @@ def test_a_client_that_reads_no_answers_is_cut_off_and_held_in_bounds(make_super
         assert wire.call("whoami", {})[0] is None
 
 
+@pytest.mark.parametrize("method", ["run", "list"])
+def test_large_requests_behind_answers_that_nobody_reads_are_left_unread(supervisor, method):
+    size, many = 4 << 20, 64
+    with Wire(supervisor) as wire:
+        spec = {"argv": ["true"], "env": {f"V{n}": "x" * 100_000 for n in range(20)}}
+        _, job = wire.call("run", {"spec": spec})
+        wire.call("wait", {"id": job["id"]})
+    with Wire(supervisor, "viewer") as wire:
+        for ident in range(many):
+            wire.ask("inspect", {"id": job["id"]}, ident)
+        before = most = rss_kb(supervisor.pid)
+        wire.socket.settimeout(2.0)  # so long it reads nothing, which is how it holds us up
+        with contextlib.suppress(TimeoutError):
+            for ident in range(many, 2 * many):
+                wire.ask(method, {"junk": "x" * size}, ident)
+                most = max(most, rss_kb(supervisor.pid))
+            pytest.fail("it has read all of them")
+    print(f"{many} requests of {size >> 10} kB: {most - before} kB")  # noqa: T201  shown by -s
+    assert most - before < many * (size >> 10) / 2
+
+
 async def test_no_descriptors_left_is_no_end(supervisor):
     """accept(2) fails: who is connected is served, and others are when there is room."""
     async with supervisor.client() as client:

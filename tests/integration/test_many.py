@@ -1,5 +1,8 @@
 """Many jobs at once, and many one after the other: all right, and nothing piles up."""
 
+import os
+import signal
+
 import harness
 import proctable
 import trio
@@ -109,3 +112,20 @@ async def test_followers_that_go_leave_nothing_behind(supervisor):
                 await client.hello()
         await client.kill(job.id, grace_s=0)
         await client.wait(job.id)
+
+
+BURST = 400
+"""Launches that a fork server's socket has no room for."""
+
+
+async def test_launches_wait_their_turn_while_the_fork_server_is_busy(supervisor):
+    forkserver = supervisor.forkserver()
+    async with supervisor.client() as client:
+        os.kill(forkserver, signal.SIGSTOP)
+        try:
+            jobs = [await client.run(["true"]) for _ in range(BURST)]
+        finally:
+            os.kill(forkserver, signal.SIGCONT)
+        for job in jobs:
+            assert (await client.wait(job.id)).outcome == "completed"
+    assert "task failed" not in supervisor.log.read_text()

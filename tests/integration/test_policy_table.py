@@ -223,6 +223,7 @@ async def test_can_i_as_somebody_else(people):
         assert own["allow"]
         error, _ = ask(action="kill", id=job, identity="somebody", roles=["operator"])
         assert error["code"] == GONE
+        assert error["message"] == f"there is no job {job!r} that somebody may see"
         _, seen = ask(action="kill", id=job, identity="somebody", roles=["viewer"])
         assert seen["allow"] is False
 
@@ -237,7 +238,7 @@ async def test_questions_are_written_down_as_questions(people):
         return job
 
     job = await in_thread(asked)
-    lines = [line for line in people.supervisor.decisions() if line["job"] == job]
+    lines = [line for line in people.supervisor.audit() if line.get("job") == job]
     assert [(line["event"], line["who"], line["action"], line["verdict"]) for line in lines][
         -1:
     ] == [("question", "admin", "kill", "deny")]

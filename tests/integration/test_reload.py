@@ -240,6 +240,16 @@ async def test_a_fault_in_the_settings_changes_nothing(reloads, text, why):
         assert wire.call("whoami", {})[1]["roles"] == ["operator"]
 
 
+@pytest.mark.parametrize("cut", [b"# \xc3", b"[policy]\nroles = " + b"[" * 100_000])
+async def test_settings_that_are_half_written_change_nothing(reloads, cut):
+    """A character that is cut in two; what no parser gets to the end of."""
+    settings = reloads.supervisor.directory / "supervisor.toml"
+    settings.write_bytes(settings.read_bytes() + cut)
+    with Wire(reloads.supervisor, "alice") as wire:
+        assert "is no TOML" in await in_thread(reloads.hup)
+        assert wire.call("whoami", {})[1]["roles"] == ["operator"]
+
+
 @pytest.mark.parametrize("file", ["ca.crl", "ca.crt", "server.crt", "server.key"])
 async def test_a_fault_in_a_file_changes_nothing(reloads, file):
     """Not even the policy that is right: it is all or nothing."""
@@ -316,18 +326,22 @@ async def test_an_authority_that_is_trusted_no_more(reloads, tmp_path):
     ca.write_bytes(old_ca)
 
 
-async def test_an_old_list_counts_and_is_told(reloads):
+@pytest.mark.parametrize("made", [-2, 1])
+async def test_a_list_of_another_time_counts(reloads, made):
+    """One that should have been followed by a newer one is told of; one of tomorrow is not."""
     certs = reloads.supervisor.certs
     authority, key = load_certificate(certs / "ca.crt"), load_key(certs / "ca.key")
     day, now = timedelta(days=1), datetime.now(UTC)
     builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-    builder = builder.last_update(now - 2 * day).next_update(now - day)
+    builder = builder.last_update(now + made * day).next_update(now + (made + 1) * day)
     serial = load_certificate(certs / "alice.crt").serial_number
     entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - 2 * day)
     crl = builder.add_revoked_certificate(entry.build()).sign(key, hashes.SHA256())
     (certs / "ca.crl").write_bytes(crl.public_bytes(Encoding.PEM))
     said = await reloads()
-    assert "the list of the revoked should have been followed by a newer one" in said
+    assert ("the list of the revoked should have been followed by a newer one" in said) is (
+        made < 0
+    )
     async with reloads.supervisor.client() as admin:
         assert (await admin.whoami())["identity"] == "admin"
     async with reloads.supervisor.client("dev-alice") as alice:

@@ -325,6 +325,16 @@ async def test_what_the_supervisor_says_last_reaches_every_call(peer):
         assert (error.code, error.message) == ("invalid_argument", "bad")
 
 
+async def test_what_the_supervisor_says_last_reaches_a_follow_that_has_no_answer_yet(peer):
+    async def script(channel):
+        await asked(channel, "follow")
+        await notify(channel, "error", code="permission_denied", message="revoked", detail={})
+
+    async with peer(script) as there, Client(there.settings) as client:
+        error = await refusal(client.follow(ID, start=0).__anext__)
+        assert (error.code, error.message) == ("permission_denied", "revoked")
+
+
 @pytest.mark.parametrize("data", [b"\xc1", pack([1, 77, None, None]), pack([0, 1, "x", {}])])
 async def test_a_supervisor_that_breaks_the_protocol(peer, data):
     async def script(channel):

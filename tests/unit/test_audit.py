@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
+from attrs import evolve
 
 from jobs_cli.auditlog import read_chain
 from jobs_plugins.decision import Decision
@@ -19,6 +20,7 @@ from jobs_proto.identity import Identity
 from jobs_supervisor import audit as audit_module
 from jobs_supervisor import denials
 from jobs_supervisor.audit import MAX_WAITING, Audit
+from jobs_supervisor.auditfile import AuditFiles
 from jobs_supervisor.config import AuditSettings
 
 ALICE = Identity(name="alice", fingerprint="f" * 64, not_after="2030-01-01T00:00:00Z")
@@ -218,6 +220,38 @@ async def test_many_kinds_of_denials_are_one(tmp_path):
     told = lines(tmp_path)
     assert len(told) == 1 + denials.MAX_KINDS + denials.ALIKE + 1
     assert told[-1]["count"] == 50 - denials.ALIKE
+
+
+async def test_what_one_floods_us_with_hides_nobody_else(tmp_path):
+    bob = evolve(ALICE, name="bob")
+    async with running(tmp_path) as audit:
+        for number in range(denials.MAX_KINDS + 50):
+            audit(ALICE, "kill", f"job {number}", DENY)
+        for number in range(30):
+            audit(bob, "kill", f"job {number}", DENY)
+    told = [line for line in lines(tmp_path) if line.get("who") == "bob"]
+    assert [line["job"] for line in told[:-1]] == [f"job {n}" for n in range(denials.ALIKE)]
+    assert (told[-1]["event"], told[-1]["count"]) == ("repeated", 30 - denials.ALIKE)
+
+
+def test_wherever_it_was_cut_off_the_chain_goes_on(tmp_path):
+    """At every byte: a line that lacks but its end is whole, and none is told of as torn twice."""
+    path = tmp_path / "audit.log"
+    files = AuditFiles(tmp_path, AuditSettings())
+    files.write({"event": "decision"})
+    files.close()
+    data = path.read_bytes()
+    for end in range(len(data) + 1):
+        path.write_bytes(data[:end])
+        files = AuditFiles(tmp_path, AuditSettings())
+        files.write({"event": "decision"})
+        files.close()
+        chain = Chain()
+        chain.begin(path.name)
+        for line in path.read_bytes().splitlines(keepends=True):
+            chain.take(line)
+        chain.finish(whole=True)
+        assert (chain.first, chain.head, chain.torn) == (1, files.head, 0)
 
 
 async def test_it_cannot_be_read(tmp_path):

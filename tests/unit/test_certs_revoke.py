@@ -46,6 +46,32 @@ def test_a_first_list_is_empty(ca):
     assert (ca / "ca.crl").stat().st_mode & 0o777 == 0o644
 
 
+def test_there_may_be_no_list_yet(ca):
+    with pytest.raises(CertsError, match=r"no list .*ca\.crl\. Make an empty one"):
+        show_crl(ca / "ca.crl")
+
+
+def test_each_list_has_a_higher_number_also_after_empty_ones(ca):
+    numbers = [show_crl(refresh(ca)).number for _ in range(3)]
+    numbers.append(show_crl(revoke(ca, [ca / "alice.crt"])).number)
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_what_was_revoked_is_not_verified(ca):
+    issue(ca, "bob", role="viewer")
+    revoke(ca, [ca / "alice.crt"])
+    with pytest.raises(CertsError, match=r"alice\.crt was revoked: it is on the list .*ca\.crl"):
+        verify(ca / "alice.crt")
+    assert verify(ca / "bob.crt") == "client"
+
+
+def test_a_list_of_another_authority_is_no_list_to_verify_by(ca, tmp_path):
+    init(tmp_path / "other")
+    shutil.copy(refresh(tmp_path / "other"), ca)
+    with pytest.raises(CertsError, match="that no authority"):
+        verify(ca / "alice.crt")
+
+
 def test_revoked_by_file_or_by_serial_and_kept_by_each_new_list(ca):
     issue(ca, "bob", role="viewer")
     issue(ca, "carol", role="viewer")

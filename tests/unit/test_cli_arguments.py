@@ -95,6 +95,30 @@ def test_the_connection_may_be_named_before_and_after_the_verb(words):
     assert bound.args == ("ls",)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--context", "dev", "policy", "show", "--json"],
+        ["policy", "--context", "dev", "show", "--json"],
+        ["policy", "show", "--json", "--context=dev"],
+    ],
+)
+def test_the_connection_may_be_named_before_a_verb_of_two_words(words):
+    assert parse(*words).kwargs == {"endpoint": Endpoint(context="dev"), "json": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "arranged"),
+    [
+        (["--context", "dev", "policy"], ["policy"]),
+        (["--context", "dev", "policy", "--help"], ["policy", "--help"]),
+        (["--context", "dev", "policy", "shw"], ["policy", "shw"]),
+    ],
+)
+def test_half_a_verb_is_met_with_its_help_or_the_verbs_there_are(words, arranged):
+    assert arrange(make_app("jobsctl"), words, with_command=WITH_COMMAND) == arranged
+
+
 @pytest.mark.parametrize("words", [["--context", "dev"], ["--context"], ["--key=k"]])
 def test_a_connection_without_a_verb_is_a_usage_error(words):
     with pytest.raises(Failure, match="a verb is missing") as failed:

@@ -130,3 +130,20 @@ def test_certs_from_authority_to_verification(tmp_path):
     again = jobsctl("certs", "issue", "alice", "--role", "operator", "--dir", ca)
     assert again.returncode == 1
     assert again.stderr.startswith("jobsctl: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["can-i"], "not found. Exit status: 0 for yes, 1 for no."),
+        (["certs", "renew"], "The old pair is kept in old/, and stays good"),
+        (["audit", "verify"], "all of it written anew, only a head can show"),
+    ],
+)
+def test_the_lines_of_a_help_are_cut_by_the_width_of_the_terminal_alone(words, line):
+    assert line in jobsctl(*words, "--help", COLUMNS="500").stdout
+
+
+def test_a_mistyped_option_is_met_with_one_stop():
+    done = jobsctl("list", "--al")
+    assert done.stderr.endswith("Did you mean --all? See jobsctl list --help.\n")

@@ -14,11 +14,15 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs_proto import files
+from jobs_proto import job as jobs
 from jobs_proto.files import BLOCK, KEEP_HEAD, KEEP_TAIL, POLICIES
 from jobs_proto.methods import Follow
+from jobs_proto.phases import Phase
 from jobs_shim.output import Output
-from jobs_supervisor.follow import send_piece
+from jobs_supervisor.follow import follow, send_piece
+from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import LATER, OLDER, OutputReader, retained_from
+from jobs_supervisor.store import Record
 
 BLOB = random.Random(7).randbytes(1 << 20).replace(b"\0", b"\1")  # a hole reads as no byte of it
 STREAMS = (files.STDOUT, files.STDERR)
@@ -343,3 +347,60 @@ def test_an_index_of_tiny_portions_is_bounded_as_well(make_job, policy):
     follower.to_end(6000)
     follower.reader.close()
     assert len(follower.gaps) == 1
+
+
+MANY = 20_000
+
+
+class Deaf:
+    """A follower that keeps nothing."""
+
+    async def notify(self, _method, _params):
+        await trio.lowlevel.checkpoint()
+
+    async def chunk(self, *_chunk):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_who_follows_one_stream_holds_up_nobody_over_the_other(tmp_path):
+    (tmp_path / files.OUTPUT).write_bytes(b"x" * MANY)
+    entries = (files.CHUNK.pack(end, end, files.STDERR, 0) for end in range(1, MANY + 1))
+    (tmp_path / files.INDEX).write_bytes(b"".join(entries))
+    spec = jobs.Spec(argv=("true",))
+    done = jobs.Job(id="1", owner="alice", spec=spec, created_at="", phase=Phase.EXITED)
+    live = LiveJob(Record(job=done), total=MANY)
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        params = Follow(id="1", stream="stdout", timestamps=True)
+        await follow(live, tmp_path, params, Deaf())
+        nursery.cancel_scope.cancel()
+    assert turns > MANY // 100
+
+
+def test_a_follower_steps_at_once_over_an_index_that_was_given_back(tmp_path, monkeypatch):
+    """However long it is: a terabyte of zeros is no more to read than a kilobyte."""
+    (tmp_path / files.OUTPUT).write_bytes(b"x")
+    index = tmp_path / files.INDEX
+    index.write_bytes(files.CHUNK.pack(1, 1, files.STDOUT, 0))
+    reader = OutputReader(tmp_path, 0, merge=True)
+    assert reader.next() == (0, 1, files.STDOUT, 1, None)
+    with index.open("r+b") as file:
+        file.truncate(2**36 // files.CHUNK.size * files.CHUNK.size)
+        file.seek(0, os.SEEK_END)
+        file.write(files.CHUNK.pack(9, 2, files.STDOUT, 0))
+    (tmp_path / files.FROM).touch()
+    os.truncate(tmp_path / files.FROM, 8)
+    reads = []
+    monkeypatch.setattr(os, "pread", lambda *a, pread=os.pread: reads.append(a) or pread(*a))
+    assert reader.next() == (1, 8, 0, 0, OLDER)
+    assert reader.next() == (8, 9, files.STDOUT, 2, None)
+    assert len(reads) < 100
+    reader.close()

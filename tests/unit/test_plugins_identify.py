@@ -61,6 +61,8 @@ async def test_the_one_uri_wins():
         ({"extended_key_usages": (SERVER_AUTH,)}, "clientAuth"),
         ({"uris": ("spiffe://a/b", "spiffe://a/c")}, "it has 2 URIs"),
         ({"uris": ("",)}, "empty"),
+        ({"uris": ("bob",)}, "has no scheme"),
+        ({"uris": ("@ops:x",)}, "has no scheme"),
         ({"uris": ("spiffe://a/\x07",)}, "cannot be shown"),
         ({"uris": ("spiffe://a/" + "b" * 2048,)}, "2048 are the limit"),
         ({"common_name": None}, "not exactly one CN"),

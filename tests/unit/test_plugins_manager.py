@@ -297,6 +297,11 @@ def test_a_name_to_disable_that_nobody_bears(directory):
         make_manager(load=False, disabled=["role"])
 
 
+def test_settings_where_no_plugin_takes_any():
+    with pytest.raises(PluginError, match="for c; there are: none"):
+        make_manager(load=False, config={"c": {}})
+
+
 def test_settings_reach_their_plugin(directory):
     write(directory, "a.py", LOGGER)
     write(directory, "b.py", LOGGER)

@@ -53,6 +53,13 @@ async def test_a_built_in_role_that_is_named_has_its_own_rules_only():
     assert not await allowed(raw, "inspect", "bob", roles=["viewer"])
 
 
+def test_bound_roles_that_no_rule_is_about_are_told():
+    rules = [{"role": "deployer", "action": "run", "whose": "any"}]
+    bindings = {"ci": ["deployer", "viewer"], "bob": ["operatr", "ml"], "mallory": []}
+    assert policy(roles=rules, bindings=bindings).unruled == ["ml", "operatr"]
+    assert policy(roles=rules).unruled == []
+
+
 async def test_everything():
     raw = {"roles": [{"role": "deployer", "action": "*", "whose": "own"}]}
     assert await allowed(raw, "remove", "alice")

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from attrs import evolve
 
 from jobs_proto.job import Exit, Job, Spec, timestamp
 from jobs_proto.phases import Outcome, Phase
@@ -81,3 +82,20 @@ async def test_who_has_ended_first_is_forgotten_first_whenever_that_was_written_
     assert store.expired(beyond=0, **kept) == ["earlier", "later"]
     second = 1_767_225_609_000_000_000  # `date -u -d 2026-01-01T00:00:09 +%s`
     assert store.expired(beyond=9, **{**kept, "before_ns": second}) == ["earlier"]
+
+
+async def test_who_reads_a_list_slowly_keeps_nobody_from_what_is_new(store):
+    """One view of the table that stays open would be the view of all who look meanwhile."""
+    first, second, third, new = IDS[:4]
+    with trio.fail_after(10):
+        for ident in (first, second, third):
+            was = ended(ident, name="x")
+            await store.put(evolve(was, job=evolve(was.job, phase=Phase.RUNNING)))
+        lists = [store.newest_first(), store.matching("x")]
+        assert [next(each).job.id for each in lists] == [third, third]
+        await store.put(ended(second, name="x"))
+        await store.put(ended(new))
+        await store.delete([first])
+    assert store.get(new) is not None
+    for each in lists:
+        assert [(record.job.id, record.job.phase) for record in each] == [(second, Phase.EXITED)]

@@ -49,6 +49,13 @@ def can_i(
     else:
         output.write("yes\n" if answer["allow"] else "no\n")
         output.say(str(answer["why"]))
-        if as_ is not None and not role and not answer["bound"]:
-            output.say(f"{as_} is bound to no roles, and their certificate is not here: see --role")
+        if as_ is not None and bool(role) == answer["bound"]:
+            output.say(_of_roles(as_, bound=answer["bound"]))
     return 0 if answer["allow"] else REFUSED
+
+
+def _of_roles(name: str, *, bound: bool) -> str:
+    """Say why the roles that were given do not count, or why there are none."""
+    if bound:
+        return f"{name} is bound to roles by the supervisor's settings: --role does not count"
+    return f"{name} is bound to no roles, and their certificate is not here: see --role"

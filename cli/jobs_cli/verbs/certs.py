@@ -118,7 +118,8 @@ def verify(
 
     Args:
         file: the certificate. Its key is checked too, if it lies beside it.
-        ca: the authority's certificate; default: ca.crt beside it.
+        ca: the authority's certificate; default: ca.crt beside it. Its list of what it has revoked
+            counts, if it lies beside that (ca.crl).
         host: for a server, the name or address that clients will ask for.
         json: as JSON: {"kind": …}.
     """
