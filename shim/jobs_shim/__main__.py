@@ -79,7 +79,10 @@ def serve(supervisor: socket.socket) -> None:
     receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
     warm.freeze()
     while True:
-        packet, ancillary, received, _address = receive(_MAX_LAUNCH, room, flags)
+        try:
+            packet, ancillary, received, _address = receive(_MAX_LAUNCH, room, flags)
+        except ConnectionResetError:
+            return  # it went before it had read our hello
         if not packet:
             return
         if received & socket.MSG_CTRUNC:
