@@ -265,15 +265,19 @@ class Client:
         _params(methods.Wait, id=job_id, timeout_s=timeout_s)
         deadline = inf if timeout_s is None else trio.current_time() + timeout_s
         patience = Patience(self._reconnect_s if timeout_s is None else timeout_s, self._told)
+        at_once = timeout_s is None and _is_id(job_id)
 
         async def attempt() -> Job:
-            nonlocal job_id
-            job = await self.inspect(job_id)
-            patience.succeeded()
-            job_id = job.id  # a name may be another's too by the next attempt
-            left_s = max(deadline - trio.current_time(), 0.0)
-            if job.phase is Phase.EXITED or not left_s:
-                return job
+            nonlocal job_id, at_once
+            left_s = inf
+            if not at_once:
+                job = await self.inspect(job_id)
+                patience.succeeded()
+                job_id = job.id  # a name may be another's too by the next attempt
+                left_s = max(deadline - trio.current_time(), 0.0)
+                if job.phase is Phase.EXITED or not left_s:
+                    return job
+            at_once = False  # if this one is lost, the next is first to find a supervisor again
             params = _params(methods.Wait, id=job_id, timeout_s=None if left_s == inf else left_s)
             return await self._job("wait", params, answer_s=left_s + ANSWER_S)
 
@@ -366,6 +370,14 @@ class Client:
                 if not self._dialer.worth_retrying(error):
                     raise
                 await patience.pause(error)
+
+
+def _is_id(text: str) -> bool:
+    """Whether this names one job for ever, as a name or the start of an id does not."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _make(cls: type[P], **fields: object) -> P:

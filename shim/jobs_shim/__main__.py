@@ -21,6 +21,7 @@ from jobs_shim.lean import signal, socket
 
 _MAX_LAUNCH = 8192  # a launch holds one path, and few steps
 _FDS = struct.Struct("=2i")
+_FD = struct.Struct("=i")
 
 
 def main() -> None:
@@ -78,9 +79,19 @@ def serve(supervisor: socket.socket) -> None:
     receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
     warm.freeze()
     while True:
-        packet, ancillary, _flags, _address = receive(_MAX_LAUNCH, room, flags)
+        try:
+            packet, ancillary, received, _address = receive(_MAX_LAUNCH, room, flags)
+        except ConnectionResetError:
+            return  # it went before it had read our hello
         if not packet:
             return
+        if received & socket.MSG_CTRUNC:
+            # Our table of descriptors is full. The supervisor sees this connection end, and asks
+            # again: nothing was launched.
+            for _level, _type, fds in ancillary:
+                for (fd,) in _FD.iter_unpack(fds):
+                    close(fd)
+            continue
         connection, plan = unpack(ancillary[0][2])
         failpoint("forkserver.asked")
         try:

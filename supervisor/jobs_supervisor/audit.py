@@ -177,6 +177,10 @@ class Audit:
         Raises:
             JobsError: `resource_exhausted`: the disk takes none.
         """
+        if self._error is not None:  # there may be room by now: whoever made it need not wait
+            self._dirty.set()
+            self._wanted.set()
+            await self._progress.wait()
         until = self._files.head.seq
         while self._error is None and self._synced < until:
             self._dirty.set()

@@ -28,7 +28,6 @@ from jobs_proto.tightest import tightest
 from jobs_proto.wire import structure
 
 DEFAULT_PORT = 7520
-DEFAULT_PATH = "/etc/jobs/supervisor.toml"
 
 
 def _positive(_settings: object, attribute: object, value: Any) -> None:

@@ -16,7 +16,8 @@ import trio
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
-from jobs_proto.failpoint import environment, failpoint
+from jobs_proto.failpoint import failpoint
+from jobs_supervisor.spawn import Spawned, spawn
 
 HELLO_S = 20.0
 """How long it may take to import its modules and find out what the host gives."""
@@ -32,17 +33,19 @@ log = structlog.get_logger()
 class ForkServer:
     """The process, and our connection to it.
 
+    Args:
+        spawned: the first one, if it is getting ready already.
+
     Attributes:
         mode, why: what it found out about the host (`jobs_shim.probe`).
         pid: its process.
-        spawned: the first one is on its way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spawned: Spawned | None = None) -> None:
+        self._spawned = spawned
         self._socket: trio.socket.SocketType | None = None
         self._ready = trio.Event()
         self._asking = trio.Lock()
-        self.spawned = trio.Event()
         self.mode = ""
         self.why = ""
         self.pid = 0
@@ -68,36 +71,31 @@ class ForkServer:
             await trio.sleep(RESTART_S)
 
     async def _serve(self, cgroup: Path | None) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-I", "-X", "utf8", "-m", "jobs_shim"],
-                stdin=its.fileno(),
-                # LD_BIND_NOW: a symbol bound after the fork is a page of one's own
-                env={"LD_BIND_NOW": "1", **environment()},
-            )
-        self.pid = process.pid
-        self.spawned.set()
-        connection = trio.socket.from_stdlib_socket(ours)
+        spawned, self._spawned = self._spawned or spawn(), None
+        self.pid = spawned.pid
+        connection = trio.socket.from_stdlib_socket(spawned.socket)
+        process = os.pidfd_open(spawned.pid)
         try:
             with trio.fail_after(HELLO_S):
                 packet = await connection.recv(protocol.MAX_PACKET)
             if not packet:
                 raise ConnectionResetError("it ended before it was ready")
             if cgroup is not None:
-                (cgroup / "cgroup.procs").write_text(str(process.pid))
+                (cgroup / "cgroup.procs").write_text(str(spawned.pid))
             _kind, hello = protocol.unpack(packet)
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection
             self._ready.set()
-            await process.wait()
+            await trio.lowlevel.wait_readable(process)  # it has ended
         finally:
             if self._ready.is_set():  # else there are launches that wait for this very event
                 self._ready = trio.Event()
             self._socket = None
             connection.close()  # it ends by itself at the end of its connection
             with trio.CancelScope(shield=True):
-                await process.wait()
+                await trio.lowlevel.wait_readable(process)
+            os.waitpid(spawned.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
+            os.close(process)
 
     async def ready(self) -> trio.socket.SocketType:
         """Wait until one has said hello; give our connection to it."""

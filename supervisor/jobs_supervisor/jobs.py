@@ -39,7 +39,7 @@ from jobs_supervisor.isolation import Walls
 from jobs_supervisor.limits import Granted, check_maximum, grant
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.output import retained_from
+from jobs_supervisor.output import indexed, retained_from
 from jobs_supervisor.plan import describe, make_plan
 from jobs_supervisor.queue import Queue
 from jobs_supervisor.quotas import Ledger, Quotas
@@ -199,7 +199,7 @@ class Jobs:
                 device=granted.device,
             )
         )
-        key = (owner, request.request_id or live.job.id)
+        key = _request(live)
         self.live[live.job.id] = live
         self._ledger.wait(live)
         if launch := not self._queue and self._has_room(live):
@@ -477,14 +477,14 @@ class Jobs:
         if live.job.phase in (Phase.STARTING, Phase.STOPPING) and live.job.started_at is None:
             failpoint("launch.started", live.job.id)
             live.apply(Event.STARTED, pid=pid, started_at=timestamp(int(time_ns)))  # type: ignore[call-overload]
-            self.store.post(live.record, Kind.STARTED)
+            self.store.note(live.record, Kind.STARTED)
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
         if TABLE[live.job.phase, event] is not None:
             failpoint("pause.done", live.job.id)
             live.apply(event)
-            self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
+            self.store.note(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -514,7 +514,7 @@ class Jobs:
         sweep(self.directory(job.id))
         failpoint("exit.before-record", job.id)
         # Posted now: a `remove` that comes next must find it before itself in the store's order.
-        self._nursery.start_soon(self._forget, live, self.store.post(live.record, Kind.EXITED))
+        self._nursery.start_soon(self._forget, live, self.store.note(live.record, Kind.EXITED))
         self._ledger.drop(live)
         self._admit()
 
@@ -540,10 +540,12 @@ class Jobs:
     async def _lose(self, live: LiveJob, directory: Path, why: str) -> None:
         log.warning("a job is lost", job=live.job.id, why=why)
         try:
-            total = (directory / files.OUTPUT).stat().st_size
+            size = (directory / files.OUTPUT).stat().st_size
         except FileNotFoundError:
-            total = 0
-        output = Output(total=total, retained_from=retained_from(directory))
+            size = 0
+        # What a full disk did not take is in the index, or followers were told of it, at the most.
+        total = max(size, indexed(directory), live.total)
+        output = Output(total=total, lost=total - size, retained_from=retained_from(directory))
         lost = outcome.lost(live.job, why, time.time_ns(), output)
         await self._conclude(live, lost)
 
@@ -704,8 +706,10 @@ class Jobs:
         """Give the jobs whose id is or starts with `text`, or whose name it is; newest first."""
         if not text.isascii():  # as every id and name is
             return
-        exact = self.store.get(text)
-        if exact is not None:
+        live = self.live.get(text)
+        if live is not None and _request(live) not in self._requests:  # on the disk already
+            yield live
+        elif exact := self.store.get(text):
             yield self.current(exact)
         elif text:
             yield from map(self.current, self.store.matching(text))
@@ -723,6 +727,11 @@ class Jobs:
 
     async def _put(self, live: LiveJob) -> None:
         await self.store.put(live.record)
+
+
+def _request(live: LiveJob) -> tuple[str, str]:
+    """Give the key of the request that made a job, while that is being written down."""
+    return live.job.owner, live.record.request_id or live.job.id
 
 
 def _link(live: LiveJob) -> ShimLink:

@@ -1,52 +1,34 @@
-"""`jobs-supervisor`: from its arguments to serving, and from SIGTERM to the end."""
+"""`jobs-supervisor`: its arguments, and what is to begin before the daemon's modules are loaded.
+
+Theory. Until it serves, a supervisor does two things that take long: it imports, and its fork
+server gets ready. Neither needs the other, so the fork server is spawned first, and is ready
+on another core when the imports are done. Hence this module imports next to nothing itself.
+"""
 
 import argparse
-import fcntl
-import hashlib
-import os
+import gc
 import resource
-import signal
 import sys
-from contextlib import suppress
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
-import structlog
-import trio
+from jobs_supervisor.spawn import spawn
 
-from jobs_certs import CertsError
-from jobs_plugins.events import Events
-from jobs_plugins.manager import make_manager
-from jobs_plugins.plugins import Plugins
-from jobs_plugins.roles import Roles
-from jobs_plugins.sources import PluginError
-from jobs_proto.errors import JobsError
-from jobs_supervisor import dev, isolation
-from jobs_supervisor.access import load_access
-from jobs_supervisor.audit import Audit
-from jobs_supervisor.cgroups import survey
-from jobs_supervisor.config import DEFAULT_PATH, Settings, host_and_port, load
-from jobs_supervisor.dispatch import Dispatcher
-from jobs_supervisor.forkserver import ForkServer
-from jobs_supervisor.handlers import Handlers
-from jobs_supervisor.host import describe
-from jobs_supervisor.jobs import Jobs
-from jobs_supervisor.log import log_failure, set_up_logging
-from jobs_supervisor.notify import notify
-from jobs_supervisor.presence import Presence
-from jobs_supervisor.quotas import Quotas
-from jobs_supervisor.reload import Reloader
-from jobs_supervisor.retention import Retention
-from jobs_supervisor.server import Server
-from jobs_supervisor.store import Store
-from jobs_supervisor.users import find_user
-
-log = structlog.get_logger()
+DEFAULT_PATH = "/etc/jobs/supervisor.toml"
 
 
 def main() -> None:
     """Run the supervisor; the console script."""
+    arguments = _arguments()
+    _raise_file_limit()
+    forkserver = spawn()
+    gc.disable()  # a tenth of the time of the imports; what they make, they keep
+    _import_structlog()
+    from jobs_supervisor.daemon import run  # noqa: PLC0415  # see the head of this file
+
+    run(arguments, forkserver)
+
+
+def _arguments() -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.dev and arguments.config is not None:
@@ -55,28 +37,7 @@ def main() -> None:
         parser.error("--dir is where --dev puts everything; say --dev, or leave it out")
     arguments.dir = (arguments.dir or Path(".jobs-dev")).absolute()
     arguments.config = arguments.config or Path(DEFAULT_PATH)
-    set_up_logging(json=not sys.stderr.isatty() and not arguments.dev)
-    why: BaseException | None = None
-    try:
-        if arguments.dev:
-            settings = dev.prepare(arguments.dir)
-            arguments.config = arguments.dir / dev.FILE
-        else:
-            settings = load(arguments.config)
-        with one_per(settings.state_dir):
-            trio.run(supervise, settings, arguments)
-    except* (JobsError, CertsError, PluginError, OSError) as group:
-        why = _first(group)
-    if isinstance(why, OSError):
-        sys.exit(f"jobs-supervisor: {why.filename or 'the system'}: {why.strerror}")
-    if why is not None:
-        sys.exit(f"jobs-supervisor: {why}")
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,171 +66,32 @@ def _parser() -> argparse.ArgumentParser:
         help="the delegated cgroup that jobs live in, as /proc/PID/cgroup has it (our own)",
     )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write FILE when serving")
-    parser.add_argument("--version", action="version", version=f"jobs-supervisor {version('jobs')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
     return parser
 
 
-class one_per:  # noqa: N801  # reads as the statement it is: `with one_per(state_dir):`
-    """Holds the lock of a state directory: two supervisors on one would launch each other's jobs.
+class _Version(argparse.Action):
+    """Look the version up when it is asked for: importlib.metadata is slow to import."""
 
-    Raises:
-        JobsError: `failed_precondition`: another supervisor has it.
-    """
+    def __call__(self, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415  # see above
 
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-
-    def __enter__(self) -> None:
-        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = (self._state_dir / "supervisor.lock").open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobsError(
-                "failed_precondition",
-                f"another supervisor runs with the state directory {self._state_dir}; stop it "
-                "first, or give this one its own",
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        print(f"jobs-supervisor {version('jobs')}")  # noqa: T201
+        sys.exit()
 
 
-async def supervise(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Raises:
-        JobsError, PluginError, OSError: it cannot start; the message says why.
-    """
-    _raise_file_limit(settings.server.max_connections + settings.server.max_handshakes)
-    access = load_access(settings)
-    roles = Roles(access.policy)
-    manager = make_manager(
-        roles=roles,
-        directory=settings.plugins.dir,
-        disabled=settings.plugins.disabled,
-        config=settings.plugins.config,
-    )
-    plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
-    if os.geteuid() == 0:
-        find_user(settings.jobs.default_user)
-    listeners = await _listen(settings, arguments.config)
-    audit = Audit(settings.state_dir, settings.audit)
-    events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
-    store = Store(settings.state_dir / "jobs.sqlite", events.publish)
-    forkserver = ForkServer()
-    stop = trio.Event()
-    reloader = Reloader(settings, partial(load, arguments.config))
-    async with trio.open_nursery() as writing:
-        await writing.start(store.run)
-        await writing.start(audit.run)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_stop_on_signal, stop)
-            await nursery.start(reloader.listen)
-            tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
-            nursery.start_soon(forkserver.run, tree.shims)
-            await forkserver.spawned.wait()
-            unfinished = store.unfinished()  # while it gets ready, which takes as long
-            await forkserver.ready()
-            host = describe(forkserver.mode, forkserver.why, tree)
-            walls = isolation.survey(host.mode, settings, arguments.config)
-            retention = Retention(settings.retention, settings.state_dir, store)
-            quotas = Quotas(settings.quotas, store)
-            jobs = Jobs(
-                settings=settings.jobs,
-                state_dir=settings.state_dir,
-                store=store,
-                retention=retention,
-                forkserver=forkserver,
-                host=host,
-                walls=walls,
-                quotas=quotas,
-                nursery=nursery,
-            )
-            await jobs.restore(unfinished)
-            nursery.start_soon(retention.run)
-            nursery.start_soon(events.run)
-            presence = Presence(quotas, settings.server.max_connections)
-            dispatcher = Dispatcher(
-                plugins=plugins,
-                audit=audit,
-                jobs=jobs,
-                default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, plugins, roles, quotas, presence).table(),
-            )
-            server = Server(
-                settings=settings.server,
-                access=access,
-                roles=roles,
-                plugins=plugins,
-                audit=audit,
-                quotas=quotas,
-                presence=presence,
-                dispatcher=dispatcher,
-                jobs=jobs,
-            )
-            nursery.start_soon(reloader.run, server)
-            _announce(settings, arguments, host.missing + walls.missing)
-            notify("READY=1")
-            await server.serve(listeners, stop)
-            log.info("drained; jobs go on", running=len(jobs.live))
-            nursery.cancel_scope.cancel()
-        writing.cancel_scope.cancel()
-    store.close()
-    for directory in tree.directories():
-        with suppress(OSError):  # jobs have theirs in it
-            directory.rmdir()
-
-
-async def _listen(settings: Settings, config: Path) -> list[trio.SocketListener]:
-    host, port = host_and_port(settings.server.listen)
-    try:
-        return await trio.open_tcp_listeners(port, host=host or None)
-    except OSError as error:
-        raise JobsError(
-            "failed_precondition",
-            f"cannot listen on {settings.server.listen}: {error.strerror}. Stop who has it, or "
-            f"give `listen` in {config} another address",
-        ) from None
-
-
-async def _stop_on_signal(
-    stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            notify("STOPPING=1")
-            stop.set()
-
-
-def _announce(settings: Settings, arguments: argparse.Namespace, missing: tuple[str, ...]) -> None:
-    """Say that we serve, what is not enforced here, and how to point the CLI at us."""
-    for sentence in missing:
-        log.warning(sentence)
-    log.info("serving", listen=settings.server.listen, state=str(settings.state_dir))
-    if arguments.dev:
-        print(f"export JOBS_CONFIG={arguments.dir / 'config.toml'}", flush=True)  # noqa: T201
-    if arguments.ready_file is not None:
-        arguments.ready_file.write_text(f"{os.getpid()}\n")
-
-
-def _cgroup_name(state_dir: Path) -> str:
-    """Name the cgroup of this state directory's jobs: the same at every start, of nobody else."""
-    return f"jobs-{hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:12]}"
-
-
-def _raise_file_limit(connections: int) -> None:
+def _raise_file_limit() -> None:
     """Have as many open files as we may: one for each connection and job, two for each follower."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < connections:
-        log.warning(
-            "fewer files may be open than connections are allowed (max_connections and "
-            "max_handshakes): raise LimitNOFILE, or allow fewer",
-            files=hard,
-            connections=connections,
-        )
+
+
+def _import_structlog() -> None:
+    """Import it without rich, which it would import for tracebacks that our log has plain."""
+    sys.modules["rich"] = None  # type: ignore[assignment]  # so `import rich` fails, as documented
+    import structlog  # noqa: F401, PLC0415  # see above
+
+    del sys.modules["rich"]  # a plugin may want it
 
 
 if __name__ == "__main__":

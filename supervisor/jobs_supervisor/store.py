@@ -2,8 +2,11 @@
 
 Theory. WAL with synchronous=FULL makes a commit durable, at the price of one fsync; many jobs
 share it: `put` hands its row to one writer task, which takes all that have gathered while the last
-commit was on its way and commits them together (group commit). The writer works in a thread; reads
-are microseconds from the page cache, and are done where they are asked for.
+commit was on its way and commits them together (group commit). What nobody waits for (`note`) may
+wait for more to come, `LINGER_S`: that a job has started and that it has ended a moment later is
+one commit, and its fsync comes not between the shim and the fsync of the exit record. The writer
+works in a thread; reads are microseconds from the page cache, and are done where they are asked
+for.
 
 A disk that is full refuses new jobs (`offer`); what happens to those that were taken on (`post`) is
 kept here in order, and tried again until there is room. Their shims' files say the same, if we end
@@ -47,6 +50,9 @@ PAGE = 1000
 
 RETRY_S = 0.5
 """Between tries to write to a disk that refused."""
+
+LINGER_S = 0.02
+"""So long may a row that nobody waits for wait for others; plugins hear of it only then."""
 
 log = structlog.get_logger()
 
@@ -160,7 +166,8 @@ class Store:
         except sqlite3.Error as error:
             raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
         self._pending: list[Write] = []
-        self._wake = trio.Event()
+        self._pended = trio.Event()
+        self._wake = trio.Event()  # somebody waits
         self._thread = trio.CapacityLimiter(1)  # its own: a commit waits for nobody's slow read
 
     def _prepare(self, path: Path) -> None:
@@ -187,6 +194,13 @@ class Store:
         """Have a change of a record written, in order, however long it takes."""
         return self._enqueue(Write(record, keep=True, kind=kind))
 
+    def note(self, record: Record, kind: Kind) -> Write:
+        """Do as `post`, for what nobody waits for: it may linger, so that more share its commit."""
+        write = Write(record, keep=True, kind=kind)
+        self._pending.append(write)
+        self._pended.set()
+        return write
+
     def offer(self, record: Record) -> Write:
         """Have a new record written, or refused."""
         return self._enqueue(Write(record, keep=False, kind=Kind.QUEUED))
@@ -202,6 +216,7 @@ class Store:
 
     def _enqueue(self, write: Write) -> Write:
         self._pending.append(write)
+        self._pended.set()
         self._wake.set()
         return write
 
@@ -210,7 +225,9 @@ class Store:
         task_status.started()
         try:
             while True:
-                await self._wake.wait()
+                await self._pended.wait()
+                with trio.move_on_after(LINGER_S):
+                    await self._wake.wait()
                 if not await self._commit_pending():
                     await trio.sleep(RETRY_S)
         finally:
@@ -219,6 +236,7 @@ class Store:
     async def _commit_pending(self) -> bool:
         """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
+        self._wake = trio.Event()
         rows = [_statement(write.record) for write in batch]
         error = None
         if rows:
@@ -236,7 +254,7 @@ class Store:
         if error:
             log.error("cannot write records", why=str(error), waiting=len(kept))
         if not self._pending:
-            self._wake = trio.Event()
+            self._pended = trio.Event()
         return error is None
 
     def _commit(self, rows: list[tuple[str, tuple[object, ...]]]) -> sqlite3.Error | None:

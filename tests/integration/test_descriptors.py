@@ -1,11 +1,17 @@
 """No process has open what is another's: jobs of each other, of their shims, of the supervisor."""
 
+import re
+import resource
+from pathlib import Path
+
 import harness
 import proctable
 import pytest
+import trio
 from harness import until_running
 
 JOBS = 4
+DEADLINE_S = 60
 
 pytestmark = (
     pytest.mark.root
@@ -75,3 +81,29 @@ async def test_what_a_new_supervisor_starts_has_nothing_of_the_old_ones(supervis
         ]
         assert channels[0].isdisjoint(channels[1])
         assert proctable.channels(supervisor.pid).isdisjoint(channels[0] | channels[1])
+
+
+@pytest.mark.parametrize("free", [0, 1])
+async def test_a_fork_server_without_descriptors_is_asked_again(supervisor, free):
+    async with supervisor.client() as client:
+        await client.wait((await client.run(["true"])).id)
+        forkserver = supervisor.forkserver()
+        before = resource.prlimit(forkserver, resource.RLIMIT_NOFILE)
+        most = max(proctable.open_files(forkserver)) + 1 + free
+        resource.prlimit(forkserver, resource.RLIMIT_NOFILE, (most, before[1]))
+        slept = sleeps(forkserver)
+        job = await client.run(["true"])
+        with trio.fail_after(DEADLINE_S):
+            while sleeps(forkserver) == slept:  # until it was asked, and waits again
+                assert (await client.inspect(job.id)).phase == "starting"
+        resource.prlimit(forkserver, resource.RLIMIT_NOFILE, before)
+        ended = await client.wait(job.id)
+        assert ended.outcome == "completed"
+        assert supervisor.forkserver() == forkserver
+        assert len(proctable.open_files(forkserver)) == most - free
+
+
+def sleeps(pid: int) -> int:
+    """Give how often a process has waited for something."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)[1])

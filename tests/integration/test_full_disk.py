@@ -1,5 +1,7 @@
 """The state directory's disk is full: what runs goes on, and everybody is told what is the case."""
 
+import os
+import signal
 import subprocess
 from contextlib import suppress
 
@@ -8,6 +10,8 @@ import proctable
 import pytest
 import trio
 from harness import JobsError, collect, finish, in_thread, until_running
+
+from jobs_rpc import Gap
 
 pytestmark = pytest.mark.root
 
@@ -151,3 +155,36 @@ async def test_a_supervisor_starts_on_a_full_disk(disk, gates):
         assert (await finish(client, ["true"]))[0].outcome == "completed"
         going.close()
         assert (await client.wait(second.id)).exit.code == 4
+
+
+async def test_a_shim_that_is_killed_on_a_full_disk_takes_nothing_back(disk, gates):
+    """What a follower was told is missing is part of the output, whoever asks later."""
+    disk, supervisor = disk
+    gate = gates()
+    async with supervisor.client() as client:
+        job = await client.run(told(gate, 0))
+        await until_running(client, job)
+        disk.fill()
+        gate.say(str(BURST))
+        with trio.fail_after(3 * ASK_S):
+            followed = [part async for part in killed_at_a_gap(client, supervisor, job, disk)]
+        ends = [part.to for part in followed if isinstance(part, Gap)]
+        record = await client.wait(job.id)
+        assert record.outcome == "lost"
+        assert record.output.total >= max(ends) > len("here\n")
+        assert record.output.lost > 0
+    await in_thread(supervisor.restart)
+    async with supervisor.client() as client:
+        again = await collect(client, job.id)
+        assert max(gap.to for gap in again.gaps) == record.output.total
+
+
+async def killed_at_a_gap(client, supervisor, job, disk):
+    """Follow a job whose shim dies when something is missing; that it is lost needs room."""
+    killed = False
+    async for part in client.follow(job.id):
+        yield part
+        if isinstance(part, Gap) and not killed:
+            killed = True
+            os.kill(supervisor.shim(job), signal.SIGKILL)
+            disk.free()

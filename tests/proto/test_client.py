@@ -486,6 +486,20 @@ async def test_a_refused_run_is_not_asked_again(peer):
         assert (await refusal(client.run, ["x"])).code == "resource_exhausted"
 
 
+async def test_wait_by_an_id_asks_nothing_first_until_the_supervisor_was_away(peer):
+    async def first(channel):
+        request = await asked(channel, "wait")
+        assert request.params == {"id": ID, "timeout_s": None}
+        await cut(channel)
+
+    async def second(channel):
+        await answer(channel, await asked(channel, "inspect"), unstructure(RUNNING))
+        await answer(channel, await asked(channel, "wait"), unstructure(EXITED))
+
+    async with peer(first, second) as there, Client(there.settings) as client:
+        assert await client.wait(ID) == EXITED
+
+
 async def test_wait_goes_on_after_the_supervisor_was_away(peer):
     async def first(channel):
         await answer(channel, await asked(channel, "inspect"), unstructure(RUNNING))

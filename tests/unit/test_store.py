@@ -4,9 +4,12 @@ import pytest
 import trio
 from attrs import evolve
 
+from jobs_plugins import Kind
 from jobs_proto.job import Exit, Job, Spec, timestamp
 from jobs_proto.phases import Outcome, Phase
 from jobs_supervisor.store import Record, Store
+
+COMMIT_S = 30.0
 
 IDS = [f"{number:x}" * 32 for number in range(10)]
 
@@ -45,6 +48,29 @@ async def test_what_is_posted_in_the_moment_of_the_end_is_kept(tmp_path):
         store.post(ended(IDS[0]))  # wakes the writer, which is cancelled before it has run
         nursery.cancel_scope.cancel()
     assert store.get(IDS[0]) == ended(IDS[0])
+    store.close()
+
+
+async def test_what_nobody_waits_for_is_on_the_disk_soon_and_in_order(tmp_path):
+    told = []
+    store = Store(tmp_path / "jobs.sqlite", told.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        with trio.fail_after(COMMIT_S):
+            await store.note(ended(IDS[0]), Kind.STARTED).done.wait()
+            lingering = store.note(ended(IDS[1]), Kind.STARTED)
+            await store.put(ended(IDS[2]))
+            assert lingering.done.is_set()  # whoever waits takes along what came before
+            store.note(ended(IDS[3]), Kind.EXITED)
+            await store.delete([IDS[3]])
+        nursery.cancel_scope.cancel()
+    assert store.unknown(IDS[:4]) == {IDS[3]}
+    assert [(event.job_id, event.kind) for event in told] == [
+        (IDS[0], Kind.STARTED),
+        (IDS[1], Kind.STARTED),
+        (IDS[3], Kind.EXITED),
+        (IDS[3], Kind.REMOVED),
+    ]
     store.close()
 
 
