@@ -4,6 +4,8 @@ It only ever allows. What no rule allows it leaves to other plugins; if they are
 decision is no.
 """
 
+from functools import lru_cache
+
 from jobs_plugins.policy import Policy
 from jobs_plugins.rules import EVERY, Rule, Whose
 from jobs_plugins.spec import hookimpl
@@ -27,8 +29,13 @@ class Roles:
         """Allow what a rule for one of the identity's roles allows."""
         for rule in self.policy.rules:
             if rule.role in identity.roles and _covers(rule, identity, action, job):
-                return Allow(f"{rule.role}: {action}, {rule.whose} jobs")
+                return _allow(rule, action)
         return None
+
+
+@lru_cache
+def _allow(rule: Rule, action: str) -> Allow:
+    return Allow(f"{rule.role}: {action}, {rule.whose} jobs")
 
 
 def _covers(rule: Rule, identity: Identity, action: str, job: Job | None) -> bool:

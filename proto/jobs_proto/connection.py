@@ -24,7 +24,7 @@ https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -43,9 +43,12 @@ MAX_OPEN = 256
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 
+_NIL = b"\xc0"
 _NO_BYTES = b"\xc4\x00"
 _BYTES_32 = b"\xc6"
 _CONTAINERS = frozenset({dict, list})
+
+_header = msgpack.Packer()
 
 
 class Request(NamedTuple):
@@ -78,6 +81,23 @@ def pack(value: object) -> bytes:
     """Encode one value; bytes that are no UTF-8 (as Linux arguments may be) survive in text."""
     packed: bytes = msgpack.packb(value, unicode_errors="surrogateescape")
     return packed
+
+
+class Packed(bytes):
+    """A value that is encoded already: to send it again is to copy it."""
+
+    __slots__ = ()
+
+
+def pack_list(items: Sequence[Packed]) -> Packed:
+    """Encode a list of what is encoded already."""
+    return Packed(_header.pack_array_header(len(items)) + b"".join(items))
+
+
+def pack_map(values: dict[str, Packed]) -> Packed:
+    """Encode a map to what is encoded already."""
+    parts = (part for key, value in values.items() for part in (pack(key), value))
+    return Packed(_header.pack_map_header(len(values)) + b"".join(parts))
 
 
 def chunk_head(offset: int, stream: str, time: str, size: int) -> bytes:
@@ -158,8 +178,10 @@ class Connection:
         return ident, packed
 
     def respond(self, ident: int, error: JobsError | None, result: object) -> bytes:
-        """Encode the one response to an open request of the peer."""
+        """Encode the one response to an open request of the peer; a result may be `Packed`."""
         self._owed.remove(ident)
+        if isinstance(result, Packed):
+            return pack([RESPONSE, ident, None, None])[: -len(_NIL)] + result
         return pack([RESPONSE, ident, error.to_wire() if error else None, result])
 
     @staticmethod

@@ -11,6 +11,7 @@ import trio
 
 from jobs_proto.connection import Connection, Message
 from jobs_proto.errors import ProtocolError
+from jobs_rpc.slots import Slots
 from jobs_rpc.tls import RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Channel:
         self.stream: Final = stream
         self.connection: Final = connection
         self._messages: Iterator[Message] = iter(())
-        self._sending: Final = trio.Lock()
+        self._sending: Final = Slots(1)
         self._torn = False
         self._begun = inf  # when the message that is coming in began
 
@@ -52,12 +53,15 @@ class Channel:
             trio.ClosedResourceError: it was closed here.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        received = False
         while True:
             for message in self._messages:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not received:  # else there has been a checkpoint
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 self._begun = trio.current_time()
                 return message
             data = await self._receive_some(whole_within)
+            received = True
             if not data:
                 if self.connection.within_message:
                     raise trio.BrokenResourceError("the connection ended in mid-message")

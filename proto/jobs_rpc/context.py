@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.bindings.openssl.binding import Binding
 from cryptography.x509 import CertificateRevocationList
 from OpenSSL import SSL, crypto
 
@@ -64,6 +65,8 @@ def _context(method: int, cert: AnyPath, key: AnyPath, ca: AnyPath) -> SSL.Conte
     context.set_options(SSL.OP_NO_TICKET)
     # An idle connection gives its two record buffers back: 34 kB for each waiting follower.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # One call writes all the records that there is room for, not one of them.
+    context.clear_mode(Binding.lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _keep_verdict)
     _load_identity(context, cert, key)
     _load_ca(context, ca)

@@ -14,8 +14,9 @@ What makes this safe:
 2.  A receiver may have to write (the answer to a key update), a sender may have to read. trio lets
     only one task wait for a descriptor's direction, so `_Ready` lets the others wait for that task.
     A wake-up means "try again", never "it worked": spurious ones cost nothing.
-3.  When a write would block, OpenSSL holds one record, already encrypted, that has to go first;
-    its plaintext must come again in the next write. Our loop does just that. If it is
+3.  When a write would block, OpenSSL has written some records, and holds one, already encrypted,
+    that has to go first; all of the plaintext must come again in the next write, and OpenSSL
+    knows how far it was. Our loop does just that. If it is
     cancelled there, nobody will, so `_unfinished` stays set and the sending direction is over: the
     next `send_all` is refused, and no close_notify is sent: it would follow half a record.
 4.  After `aclose` the descriptor's number may be another file's: each try is behind `_check_open`.
@@ -60,7 +61,7 @@ RECEIVE_BYTES: Final = 256 * 1024
 """What `receive_some` gives at most when nothing else is said."""
 
 RECORD_BYTES: Final = 16 * 1024
-"""The largest record of TLS; OpenSSL reads and writes one in a call."""
+"""The largest record of TLS; OpenSSL reads one in a call."""
 
 FAIR_BYTES: Final = 1024 * 1024
 """After so many bytes a sender whose peer is as fast as itself lets other tasks run."""
@@ -324,7 +325,7 @@ class TLSStream(trio.abc.Stream):
             until = min(sent + FAIR_BYTES, len(view))
             while sent < until:
                 self._unfinished = True
-                sent += self._ssl.send(view[sent:])
+                sent += self._ssl.send(view[sent:until])
                 self._unfinished = False
 
         await self._retry(push)

@@ -20,8 +20,8 @@ class Sink(Protocol):
     async def notify(self, method: str, params: dict[str, object]) -> None:
         """Take one notification."""
 
-    async def chunk(self, offset: int, stream: str, time: str, data: bytes | bytearray) -> None:
-        """Take one chunk."""
+    async def chunk(self, offset: int, stream: str, time: str, data: memoryview) -> None:
+        """Take one chunk; its data is there until this returns."""
 
 
 async def follow(live: LiveJob, directory: Path, params: Follow, sink: Sink) -> None:

@@ -9,10 +9,10 @@ from attrs import evolve
 
 from jobs_plugins.plugins import Plugins
 from jobs_plugins.roles import Roles
+from jobs_proto.connection import Packed, pack, pack_list, pack_map
 from jobs_proto.identity import Identity
 from jobs_proto.job import Job, signal_number
 from jobs_proto.methods import METHODS, PROTOCOL_VERSION, CanI
-from jobs_proto.wire import unstructure
 from jobs_supervisor.dispatch import Call, Handler, in_parts
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
@@ -48,7 +48,7 @@ class Handlers:
         """Give each method its handler, by name."""
         return {name: getattr(self, f"_{name}") for name in METHODS}
 
-    def _view(self, live: LiveJob) -> dict[str, object]:
+    def _view(self, live: LiveJob) -> Packed:
         """Give the job as a client sees it: with the output there is now."""
         job: Job = live.job
         if not live.exited:
@@ -58,7 +58,7 @@ class Handlers:
             job = evolve(job, output=output)
         if live.trouble is not None:
             job = evolve(job, notes=(*job.notes, live.trouble))
-        return unstructure(job)
+        return job.packed
 
     async def _hello(self, _call: Call) -> object:
         return {
@@ -107,25 +107,25 @@ class Handlers:
         impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
             return await self._jobs.rehearse(call.identity.name, call.params, impose)
-        return unstructure(await self._jobs.submit(call.identity.name, call.params, impose))
+        return (await self._jobs.submit(call.identity.name, call.params, impose)).packed
 
     async def _list(self, call: Call) -> object:
         await self._jobs.restored()
-        listed: list[dict[str, object]] = []
+        listed: list[Packed] = []
         size = 0
         for part in in_parts(self._candidates(call)):
             seen, decided = await call.visible(part)
             for live in seen:
                 size += weight(live.job.spec)
                 if size > LIST_BYTES:
-                    return {"jobs": listed, "complete": False}
-                listed.append(unstructure(live.job))
+                    return _answer(listed, complete=False)
+                listed.append(live.job.packed)
                 if len(listed) == call.params.limit:
-                    return {"jobs": listed, "complete": True}
+                    return _answer(listed, complete=True)
             if not decided:
-                return {"jobs": listed, "complete": False}
+                return _answer(listed, complete=False)
             await trio.lowlevel.checkpoint()
-        return {"jobs": listed, "complete": True}
+        return _answer(listed, complete=True)
 
     def _candidates(self, call: Call) -> Iterator[LiveJob]:
         jobs = self._jobs.newest_first(unfinished=not call.params.all)
@@ -171,3 +171,8 @@ class Handlers:
 
     async def _plugins(self, _call: Call) -> object:
         return self._asked.manager.describe()
+
+
+def _answer(jobs: list[Packed], *, complete: bool) -> Packed:
+    """Make the answer to `list`."""
+    return pack_map({"jobs": pack_list(jobs), "complete": Packed(pack(complete))})

@@ -26,6 +26,11 @@ UNWRITTEN = "the host went down before it was on the disk"
 OLDER = "over --output-max, which keeps the end of the output"
 LATER = "over --output-max, which keeps the beginning of the output"
 
+SPARE = 8
+"""Buffers of that size that are kept. A new one costs a page fault for each 4 KiB of it, and
+zeros, as much as all the rest that is done for a chunk before it is encrypted."""
+
+_SPARE: list[bytearray] = []
 _ENTRIES = 1024
 _ENTRY = CHUNK.size
 
@@ -56,10 +61,12 @@ class OutputReader:
         self.offset = offset
         self.unwritten = UNWRITTEN
         self._directory = directory
+        self._from = os.path.join(directory, FROM)  # noqa: PTH118  no Path made for each piece
         self._merge = merge
         self._file = self._index = -1
         self._entry = 0
         self._ahead: deque[tuple[int, int, int, int]] = deque()
+        self._buffer: bytearray | None = None  # while there is something to send
 
     def _open(self) -> bool:
         """Open the files, which are there once the shim has begun."""
@@ -86,6 +93,7 @@ class OutputReader:
         """Give the next piece, and step over it; None: the index has no more for now."""
         while not self._ahead:
             if not (self._open() and self._read_ahead()):
+                self._give_back()
                 return None
             self._pass_over()
             if not self._ahead:  # of an index that was given back, there may be any length before
@@ -111,7 +119,7 @@ class OutputReader:
 
     def _given_up(self, start: int) -> Piece | None:
         """Give what is not kept any more from `start` on, and step over it."""
-        end = retained_from(self._directory)
+        end = _length(self._from)
         if end <= start:
             return None
         self.offset = max(self.offset, end)
@@ -145,19 +153,32 @@ class OutputReader:
         self.offset = min(total, start + PORTION)
         return Piece(start, self.offset, STDOUT, time_ns, None)
 
-    async def data(self, piece: Piece) -> bytes | bytearray:
-        """Read a piece's bytes; fewer than it has, if a crash of the host cut the file short."""
+    async def data(self, piece: Piece) -> memoryview:
+        """Read a piece's bytes; fewer than it has, if a crash of the host cut the file short.
+
+        They are there until the next call of a method.
+        """
         size = piece.end - piece.start
-        buffer = bytearray(size)
+        if self._buffer is None:
+            self._buffer = _SPARE.pop() if _SPARE else bytearray(PORTION)
+        view = memoryview(self._buffer)[:size]
         try:
-            if os.preadv(self._file, [buffer], piece.start, os.RWF_NOWAIT) == size:
-                return buffer
+            if os.preadv(self._file, [view], piece.start, os.RWF_NOWAIT) == size:
+                return view
         except OSError:
             pass  # not in the page cache, or a file system that cannot tell
-        return await trio.to_thread.run_sync(_read_all, self._file, size, piece.start)
+        read = await trio.to_thread.run_sync(_read_all, self._file, size, piece.start)
+        return memoryview(read)
+
+    def _give_back(self) -> None:
+        """A follower that waits has no buffer."""
+        if self._buffer is not None and len(_SPARE) < SPARE:
+            _SPARE.append(self._buffer)
+        self._buffer = None
 
     def close(self) -> None:
         """Close the files."""
+        self._give_back()
         for fd in (self._file, self._index):
             if fd >= 0:
                 os.close(fd)
@@ -166,8 +187,12 @@ class OutputReader:
 
 def retained_from(directory: Path) -> int:
     """Give the first offset of a job's output that is still kept."""
+    return _length(str(directory / FROM))
+
+
+def _length(path: str) -> int:
     try:
-        return os.stat(directory / FROM).st_size  # noqa: PTH116  # no Path made for each piece
+        return os.stat(path).st_size  # noqa: PTH116  # as above
     except FileNotFoundError:
         return 0
 

@@ -62,11 +62,13 @@ class Quotas:
         self.settings = settings
         self._store = store
         self._roles = store.roles()
+        self._known: dict[str, QuotaSettings] = {}  # every request asks
 
     def meet(self, identity: Identity) -> None:
         """Note the roles that an identity has come with."""
         if self._roles.get(identity.name) != identity.roles:
             self._roles[identity.name] = identity.roles
+            self._known.pop(identity.name, None)
             self._store.meet(identity.name, identity.roles)
 
     def shown(self, name: str, used: dict[str, float]) -> dict[str, dict[str, float | None]]:
@@ -82,7 +84,10 @@ class Quotas:
 
     def of(self, name: str) -> QuotaSettings:
         """Give the quotas of an identity."""
-        return effective(self.settings, name, self._roles.get(name, ()))
+        if (known := self._known.get(name)) is None:
+            known = effective(self.settings, name, self._roles.get(name, ()))
+            self._known[name] = known
+        return known
 
 
 class Ledger:

@@ -22,6 +22,7 @@ from jobs_proto.errors import JobsError, ProtocolError
 from jobs_proto.identity import Identity
 from jobs_proto.methods import METHODS
 from jobs_rpc.channel import Channel
+from jobs_rpc.slots import Slots
 from jobs_rpc.tls import TLSStream
 from jobs_supervisor.access import Access
 from jobs_supervisor.audit import Audit
@@ -268,9 +269,9 @@ class Client:
         self.refusal: JobsError | None = None
         self._standing: set[Standing] = set()
         self._busy = 0
-        self._listing = trio.Lock()  # many lists that nobody reads would be much memory
-        self._slots = trio.Semaphore(AT_ONCE)
-        self._replying = trio.Lock()
+        self._listing = Slots(1)  # many lists that nobody reads would be much memory
+        self._slots = Slots(AT_ONCE)
+        self._replying = Slots(1)
 
     async def last_words(self, error: JobsError) -> None:
         """Tell the client why its connection ends, if it listens."""
@@ -348,7 +349,8 @@ class Client:
     async def _take(self, request: Request, nursery: trio.Nursery) -> None:
         method = METHODS.get(request.method)
         if method is not None and method.takes_over:
-            if self._busy:
+            # Not `_busy`: who has an answer may ask before the task that sent it has ended.
+            if self._channel.connection.owed > 1:
                 raise ProtocolError(f"{request.method} needs a connection with nothing else on it")
             await self._take_over(request)
         else:
@@ -476,10 +478,10 @@ class Client:
         """Send one notification."""
         await self._channel.send(Connection.notify(method, params))
 
-    async def chunk(self, offset: int, stream: str, time: str, data: bytes | bytearray) -> None:
+    async def chunk(self, offset: int, stream: str, time: str, data: memoryview) -> None:
         """Send one `chunk` notification, without copying its data."""
         head = chunk_head(offset, stream, time, len(data))
-        await self._channel.send(head, memoryview(data))
+        await self._channel.send(head, data)
 
 
 def seconds_left(certificate: x509.Certificate) -> float:

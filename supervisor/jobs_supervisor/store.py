@@ -23,6 +23,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,9 @@ from jobs_proto.phases import Phase
 from jobs_proto.wire import structure, unstructure
 
 SCHEMA_VERSION = 1
+
+KEPT, KEPT_BYTES = 256, 4096
+"""So many jobs that were read last are kept, of records that are no larger: some 2 MB."""
 
 MAX_SEQ = 2**63 - 1
 PAGE = 1000
@@ -346,7 +350,7 @@ class Store:
         cursor = self._reader.execute(columns + where, values)
         for job, request_id, boot, device, cgroup, killing in cursor:
             yield Record(
-                job=structure(files.decode(job), Job, "the record of a job"),
+                job=_read_often(job) if len(job) <= KEPT_BYTES else _read(job),
                 request_id=request_id,
                 boot=boot,
                 device=device,
@@ -358,6 +362,14 @@ class Store:
         """Close the database; `run` must have ended."""
         self._reader.close()
         self._writer.close()
+
+
+def _read(blob: bytes) -> Job:
+    return structure(files.decode(blob), Job, "the record of a job")
+
+
+_read_often = lru_cache(KEPT)(_read)
+"""The same bytes are the same job, whatever was written since: there is nothing to keep in step."""
 
 
 def _optional(blob: bytes | None) -> Any:

@@ -607,3 +607,10 @@ def resident(pid):
 def test_the_records_are_their_owners_alone(serving):
     modes = {path.stat().st_mode & 0o077 for path in serving.state.glob("jobs.sqlite*")}
     assert modes == {0}
+
+
+def test_who_has_an_answer_may_follow_at_once(supervisor):
+    with Wire(supervisor) as wire:
+        for _ in range(200):  # once is not enough: it is about who is quicker
+            assert wire.call("whoami", {})[0] is None
+            assert wire.call("follow", {"id": "nothing-of-that-name"})[0]["code"] == "not_found"

@@ -15,10 +15,13 @@ from jobs_proto.connection import (
     MAX_ITEMS,
     Connection,
     Notification,
+    Packed,
     Request,
     Response,
     chunk_head,
     pack,
+    pack_list,
+    pack_map,
 )
 from jobs_proto.errors import JobsError, ProtocolError
 
@@ -330,3 +333,17 @@ def test_text_that_is_no_utf8_survives_both_ways():
     value = {"argv": [b"\xff\xfe/x".decode("utf-8", "surrogateescape")]}
     (request,) = Connection().receive(Connection().request("run", value)[1])
     assert request.params == value
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 70_000])
+def test_what_is_encoded_already_is_sent_as_if_it_were_not(count):
+    items = [{"id": str(number), "text": "\udcff"} for number in range(count)]
+    jobs = pack_list([Packed(pack(item)) for item in items])
+    packed = pack_map({"jobs": jobs, "complete": Packed(b"\xc3")})
+    asked = pack([0, 2**32 - 1, "list", {}])
+    answers = []
+    for result in (packed, {"jobs": items, "complete": True}):
+        connection = Connection()
+        (request,) = connection.receive(asked)
+        answers.append(connection.respond(request.id, None, result))
+    assert answers[0] == answers[1]

@@ -143,7 +143,7 @@ class Accounts(RuleBasedStateMachine):
     def restart(self):
         """Everything that was in memory is made again, of the jobs."""
         quotas = Quotas.__new__(Quotas)
-        quotas.settings, quotas._roles = self.settings, {}
+        quotas.settings, quotas._roles, quotas._known = self.settings, {}, {}
         self.ledger, self.queue = Ledger(quotas), Queue()
         for live in self.jobs:
             if live.job.phase is Phase.QUEUED:

@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs_proto.connection import pack
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Exit, Job, Spec, timestamp
 from jobs_proto.methods import METHODS
@@ -122,3 +123,5 @@ def test_a_job_comes_back_as_it_went():
         exit=Exit(code=1),
     )
     assert structure(unstructure(job), Job, "job") == job
+    assert job.packed == pack(unstructure(job))
+    assert evolve(job, owner="bob").packed == pack(unstructure(evolve(job, owner="bob")))
