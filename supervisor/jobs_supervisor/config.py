@@ -193,8 +193,8 @@ class QuotaSettings:
     cpus: float = field(default=inf, validator=_not_negative)
     requests_per_s: float = field(default=5000.0, validator=_positive)
     burst: int = field(default=10_000, validator=_positive)
-    connections: int = field(default=512, validator=_not_negative)
-    followers: int = field(default=256, validator=_not_negative)
+    connections: int = field(default=1024, validator=_not_negative)
+    followers: int = field(default=512, validator=_not_negative)
     role: dict[str, Quota] = field(factory=dict)
     identity: dict[str, Quota] = field(factory=dict)
 

@@ -477,10 +477,7 @@ def test_a_port_that_is_taken(serving, tmp_path):
         ('[jobs]\nisolation = "none"\n', "isolation is required or best-effort, not 'none'"),
         ("[serer]\n", "unknown: serer"),
         ('[server]\nlisten = "here"\n', "server: listen is HOST:PORT, not 'here'"),
-        (
-            '[server]\ncert = "/no/such.crt"\n',
-            "cannot read the certificate /no/such.crt: No such file",
-        ),
+        ('[server]\nca = "/no/such.crt"\n', "Cannot read /no/such.crt: No such file"),
     ],
 )
 def test_a_broken_supervisor_toml(serving, tmp_path, text, said):
