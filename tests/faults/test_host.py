@@ -112,11 +112,13 @@ async def test_a_full_disk_costs_output_and_new_jobs_and_nothing_else(certs):
 
 async def test_an_end_that_is_being_written_down_is_not_changed_any_more(certs):
     async with host(DISK, certs) as (world, client, nursery):
-        job = await client.run(["sh", "-c", "echo on; sleep 1000"])
+        # Its record is large: what room SQLite's file happens to have left will not do.
+        job = await client.run(["sh", "-c", "echo on; sleep 1000"], env={"LARGE": "x" * 100_000})
         await harness.until_running(client, job)
         nursery.start_soon(world.damage.fill_disk, inf)
         await until(lambda: world.damage.done["disk filled"])
         os.kill(world.supervisor.shim(job), signal.SIGKILL)
+        await until(lambda: "a job is lost" in world.supervisor.said())
         await until(lambda: "cannot write records" in world.supervisor.said())
         with pytest.raises(JobsError) as refusal:
             await client.update(job.id, output_max_bytes=1)

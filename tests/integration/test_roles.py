@@ -90,7 +90,7 @@ async def test_the_audit_log(supervisor):
         ("alice", "whoami", None, "allow"),
         ("alice", "run", None, "allow"),
         ("alice", "follow", job.id, "allow"),
-        ("alice", "inspect", job.id, "allow"),
+        ("alice", "wait", job.id, "allow"),
         ("viewer", "run", None, "deny"),
         ("viewer", "kill", job.id, "deny"),
         ("admin", "kill", job.id, "allow"),
