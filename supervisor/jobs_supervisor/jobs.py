@@ -484,7 +484,7 @@ class Jobs:
         if TABLE[live.job.phase, event] is not None:
             failpoint("pause.done", live.job.id)
             live.apply(event)
-            self.store.note(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
+            self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)
 
     # -- the end -----------------------------------------------------------------------------
 

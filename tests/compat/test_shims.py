@@ -104,8 +104,10 @@ async def orphaned(supervisor):
     """Give a client, a job whose shim another one can be in the place of, and its directory."""
     async with supervisor.client() as client:
         job = await until_running(client, await client.run(["sh", "-c", "echo ready; sleep 1000"]))
-        await in_thread(supervisor.kill)
+        # That it runs is on the disk with what is answered after it, at the latest.
+        await client.wait((await client.run(["true"])).id)
         init = supervisor.init(job)
+        await in_thread(supervisor.kill)
         os.kill(supervisor.shim(job), signal.SIGKILL)  # and its init with it, and the job
         assert await in_thread(shims.gone, init)
         for cgroup in supervisor.job_cgroups():
