@@ -176,8 +176,10 @@ class Window(RuleBasedStateMachine):
 
     @rule(limit=CAPS)
     def allow(self, limit):
+        uncapped = self.job.output.limit is None
         self.job.output.allow(limit)
-        self.highest = max(self.highest, limit)
+        # What was kept before there was a cap stays, unless the tail is what is kept.
+        self.highest = max(self.highest, limit, self.job.output.total if uncapped else 0)
         for stream in STREAMS:
             self.job.take(stream)
 
