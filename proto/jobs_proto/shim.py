@@ -8,7 +8,8 @@ its own protocol version and the previous one, because after an upgrade they are
                                                           a socket pair, and a memfd with the plan;
                                                           enter: steps before init is forked
     fork server → supervisor   hello    {protocol, pid, mode, why}
-    shim → supervisor          hello    {protocol, job, pid, leader, started_ns, total}
+    shim → supervisor          hello    {protocol, job, pid, leader, started_ns, frozen,
+                                total}
                                refused  {why}            it did not launch: somebody else has
                                started  {pid, time_ns}
                                grew     {total}          once, after a `watch` below that; of

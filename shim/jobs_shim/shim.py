@@ -497,6 +497,7 @@ class Shim:
                 "pid": os.getpid(),
                 "leader": self.leader,
                 "started_ns": self.started_ns,
+                "frozen": self.frozen,
                 "total": self.output.indexed,
             },
         )

@@ -463,6 +463,7 @@ class Jobs:
             self._reattachment.found(live, reattach.REATTACHED)
             if body["started_ns"] is not None:
                 self._started(live, body["leader"], body["started_ns"])
+            self._frozen(live, frozen=bool(body["frozen"]))  # whatever the record says
             live.grown(int(body["total"]))  # type: ignore[call-overload]
         elif kind == protocol.FROZEN:
             self._frozen(live, frozen=bool(body["frozen"]))
@@ -481,7 +482,7 @@ class Jobs:
 
     def _frozen(self, live: LiveJob, *, frozen: bool) -> None:
         event = Event.PAUSE if frozen else Event.RESUME
-        if TABLE[live.job.phase, event] is not None:
+        if TABLE[live.job.phase, event] not in (None, live.job.phase):
             failpoint("pause.done", live.job.id)
             live.apply(event)
             self.store.post(live.record, Kind.PAUSED if frozen else Kind.RESUMED)

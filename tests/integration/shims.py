@@ -165,11 +165,16 @@ class Job:
 
     def reattach(self, reattached: contextlib.ExitStack) -> "Job":
         """Connect as a supervisor does that has come back."""
-        connection = reattached.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        fd = os.open(self.directory, os.O_PATH)
-        connection.connect(f"/proc/self/fd/{fd}/{files.SOCKET}")
-        os.close(fd)
-        return Job(self.directory, self.cgroup, connection)
+        return reattach(self.directory, reattached, self.cgroup)
+
+
+def reattach(directory: Path, reattached: contextlib.ExitStack, cgroup: Path | None = None) -> Job:
+    """Connect to the shim of a job as a supervisor does that has come back."""
+    connection = reattached.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    fd = os.open(directory, os.O_PATH)
+    connection.connect(f"/proc/self/fd/{fd}/{files.SOCKET}")
+    os.close(fd)
+    return Job(directory, cgroup, connection)
 
 
 class ForkServer:

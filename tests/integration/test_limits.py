@@ -3,13 +3,16 @@
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import harness
 import pytest
+import shims
 import trio
 from harness import collect, finish, program, until_running
 
+from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
@@ -229,6 +232,23 @@ async def test_a_paused_job_can_be_killed_and_is_found_paused_after_a_restart(ma
         assert job.outcome == "stopped"
         assert job.exit.code == 3  # it was thawed, and had its grace
         assert (await collect(client, job.id)).stdout == b"here\nbye\n"
+
+
+async def test_after_a_restart_a_job_is_as_paused_as_its_shim_says(make_supervisor):
+    supervisor = make_supervisor()
+    async with supervisor.client() as client:
+        job = await client.run(["sh", "-c", "echo ready; sleep 1000"])
+        await until_running(client, job)
+        for frozen, phase in ((True, "paused"), (False, "running")):
+            await harness.in_thread(supervisor.kill)
+            # As if the supervisor had been killed after the shim, and before the disk, had it.
+            with ExitStack() as stack:
+                shim = shims.reattach(supervisor.job_directory(job), stack)
+                shim.expect(protocol.HELLO)
+                shim.tell(protocol.FREEZE, frozen=frozen)
+                assert shim.expect(protocol.FROZEN) == {"frozen": frozen}
+            await harness.in_thread(supervisor.start)
+            assert (await client.inspect(job.id)).phase == phase
 
 
 @pytest.mark.parametrize(

@@ -386,6 +386,7 @@ def test_a_supervisor_comes_back(server, stack):
         "pid": job.shim,
         "leader": started["pid"],
         "started_ns": started["time_ns"],
+        "frozen": False,
         "total": 0,
     }
     back.kill()
