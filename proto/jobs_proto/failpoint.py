@@ -38,7 +38,7 @@ def failpoint(name: str, about: str = "") -> None:
 
 
 def concerning(job: str) -> None:
-    """Say whose shim, and then whose init, this process is from now on."""
+    """Say whose shim, and then whose init or launcher, this process is from now on."""
     global _subject  # noqa: PLW0603  # a shim is a process; that is its one object
     _subject = job
 
@@ -49,7 +49,7 @@ def environment() -> dict[str, str]:
 
 
 def _come_by(folder: str, name: str, about: str) -> None:
-    if name.startswith(("shim.", "init.")) and not _subject:
+    if name.startswith(("shim.", "launcher.", "init.")) and not _subject:
         return  # the fork server, which only tries these ways (`jobs_shim.warm`)
     if name not in _reached:
         _reached.add(name)

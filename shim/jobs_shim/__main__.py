@@ -16,7 +16,7 @@ import sys
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.failpoint import concerning, failpoint
-from jobs_shim import dense, init, probe, shim, steps, syscalls, warm  # dense first: see there
+from jobs_shim import dense, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
 _MAX_LAUNCH = 8192  # a launch holds one path, and few steps
@@ -31,7 +31,7 @@ def main() -> None:
     os.chdir("/")
     _settle_signals()
     mode, why = probe.best_mode()
-    dense.gather_code(files, init, protocol, shim, steps, sys.modules[__name__])
+    dense.gather_code(*(module for name, module in sys.modules.items() if _is_ours(name)))
     warm.up()
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-forkserver")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: shims report for themselves
@@ -44,6 +44,10 @@ def main() -> None:
     del hello, mode, why
     serve(supervisor)
     os._exit(0)  # there is nothing to tidy up
+
+
+def _is_ours(module: str) -> bool:
+    return module == __name__ or module.startswith(("jobs_proto.", "jobs_shim."))
 
 
 def _supervisor() -> socket.socket:
@@ -115,8 +119,9 @@ def be_shim(packet: bytes, connection: int, plan: int) -> None:
         _kind, body = protocol.unpack(packet)
         concerning(str(body["dir"]).rpartition("/")[2])
         job = shim.prepare(body, connection, plan)
-        directory = job.directory
-        job.run()
+        if job is not None:
+            directory = job.directory
+            job.run()
     except BaseException as error:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 

@@ -11,4 +11,10 @@ else:
     import _signal as signal
     import _socket as socket
 
-__all__ = ["signal", "socket"]
+__all__ = ["signal", "socket", "socket_pair"]
+
+
+def socket_pair(flags: int = 0) -> tuple[int, int]:
+    """Make two connected sockets that keep packets whole."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | flags)
+    return one.detach(), other.detach()

@@ -49,11 +49,23 @@ _STRIDES = 64  # a cap is so many steps in which the kept part moves on, if they
 _LEAST_INDEX = 16  # blocks
 
 
+def open_files(directory: str) -> tuple[int, int]:
+    """Make the two files, empty; give their descriptors.
+
+    Raises:
+        OSError: they cannot be made.
+    """
+    # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
+    output = os.open(f"{directory}/{OUTPUT}", _FLAGS, 0o600)
+    return output, os.open(f"{directory}/{INDEX}", _FLAGS, 0o600)
+
+
 class Output:
     """The two files, and the counts of what went into them.
 
     Args:
         directory: the job's directory.
+        fds: of `open_files`.
         limit: bytes that the file may hold; None: no cap.
         policy: what happens at the cap.
     """
@@ -83,10 +95,14 @@ class Output:
         "total",
     )
 
-    def __init__(self, directory: str, limit: int | None = None, policy: str = KEEP_TAIL) -> None:
-        # splice(2) refuses a file opened with O_APPEND; the shim alone writes, so offsets are its.
-        self._file = os.open(f"{directory}/{OUTPUT}", _FLAGS, 0o600)
-        self._index = os.open(f"{directory}/{INDEX}", _FLAGS, 0o600)
+    def __init__(
+        self,
+        directory: str,
+        fds: tuple[int, int],
+        limit: int | None = None,
+        policy: str = KEEP_TAIL,
+    ) -> None:
+        self._file, self._index = fds
         self._null = self._from = -1
         self._directory = directory
         self._pending = bytearray()

@@ -15,8 +15,9 @@ import os
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_shim import dense, init, shim, syscalls
-from jobs_shim.lean import signal, socket
+from jobs_shim import claim, dense, init, launcher, shim, syscalls
+from jobs_shim.lean import signal, socket, socket_pair
+from jobs_shim.supervisors import Supervisors
 
 _TIMES = 12  # Python 3.11 specializes a function when it is called for the eighth time
 _STEPS = [["unshare", 0]]  # which leaves nothing
@@ -49,10 +50,9 @@ def up() -> None:
     try:
         for cgroup in (None, place):
             for _ in range(_TIMES):
-                _be_shim(directory, cgroup)
-                _be_again_as_before(stderr)
-                _be_init(directory, cgroup)
-                _be_again_as_before(stderr)
+                for be in (_be_shim, _be_launcher, _be_init):
+                    be(directory, cgroup)
+                    _be_again_as_before(stderr)
     except OSError:
         _be_again_as_before(stderr)
     finally:
@@ -62,42 +62,47 @@ def up() -> None:
 
 
 def _be_shim(directory: str, cgroup: object) -> None:
-    mine, _supervisors = shim.socket_pair()
+    mine, _supervisors = socket_pair()
     packet = protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
     job = shim.prepare(protocol.unpack(packet)[1], mine, _plan({**_PLAN, "cgroup": cgroup}))
+    if job is None:
+        raise OSError
     job.run()
-    job.listener.detach()  # closed with the others
+    job.supervisors.listener.detach()  # closed with the others
     _come_back(job)
     job.start.detach()
-    job.listener.detach()
     _empty(directory)
 
 
 def _come_back(job: shim.Shim) -> None:
-    """Do as a supervisor does that was started again, and as the shim does then."""
-    job.listen()
+    """Do as supervisors do that are started again, ask and go, and as the shim does then."""
+    job.supervisors = Supervisors(job, claim.listen(job.directory))
     directory = os.open(job.directory, os.O_PATH)
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     supervisor.connect(f"/proc/self/fd/{directory}/{files.SOCKET}")
-    job.accept(job.listener.fileno(), 0)
-    connection = max(job.watches)
+    job.events.wait(0)
     for packet in _WISHES:
         supervisor.send(packet)
-        job.hear(connection, 0)
-    supervisor.detach()  # closed with the others
+        job.events.wait(0)
+    supervisor.close()
+    job.events.wait(0)
+    job.supervisors.listener.detach()  # closed with the others
+
+
+def _be_launcher(directory: str, cgroup: object) -> None:
+    start, _shims_start = socket_pair()
+    launcher.claim_for(start, (directory, _plan({**_PLAN, "cgroup": cgroup}), os.getpid()))
+    _empty(directory)
 
 
 def _be_init(directory: str, cgroup: object) -> None:
-    if cgroup is not None:
-        os.mkdir(f"{directory}/cgroup")
-    channel, shims_channel = shim.socket_pair()
-    start, _shims_start = shim.socket_pair()
-    os.write(shims_channel, init.GO)
+    channel, _shims_channel = socket_pair(socket.SOCK_NONBLOCK)
+    start, _shims_start = socket_pair()
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
-    ours = (channel, start, os.dup(0), os.dup(0))
+    ours = (channel, start, *socket_pair(), os.dup(0), os.dup(0))
     plan = _plan({**_PLAN, "cgroup": cgroup, "leader": []})
-    init.run(plan, ours, (os.dup(0),), own_pids=True)
+    init.run((directory, plan, os.getpid()), ours, (os.dup(0),), own_pids=True)
     _empty(directory)
 
 

@@ -13,24 +13,32 @@ RESERVED = 8192
 class WholeFile:
     """A record to be written once.
 
-    Its room is taken from the disk when it is made: a disk that a job fills must not keep that
-    job's own end from being written down.
+    Its room is taken from the disk beforehand: a disk that a job fills must not keep that job's own
+    end from being written down.
 
     Args:
         directory: where it will be.
         name: its name.
-
-    Raises:
-        OSError: there is no room.
+        fd: of `reserve`.
     """
 
     __slots__ = ("_directory", "_fd", "_name")
 
-    def __init__(self, directory: str, name: str) -> None:
+    def __init__(self, directory: str, name: str, fd: int) -> None:
         self._directory = directory
         self._name = name
-        self._fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
-        os.posix_fallocate(self._fd, 0, RESERVED)
+        self._fd = fd
+
+    @staticmethod
+    def reserve(directory: str, name: str) -> int:
+        """Open it under another name, with room for it.
+
+        Raises:
+            OSError: there is no room.
+        """
+        fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
+        os.posix_fallocate(fd, 0, RESERVED)
+        return fd
 
     def write(self, data: bytes, *, sync: bool) -> None:
         """Write it and give it its name.

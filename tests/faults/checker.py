@@ -17,8 +17,15 @@ from jobs_rpc import Chunk, Gap
 GRAIN = 4096
 """Under a cap, space is given back by blocks of so many bytes."""
 
-UNLAUNCHED = frozenset({"shim.forked", "shim.init-forked", "shim.locked", "shim.before-identity"})
-"""Where a shim can die and its job is not lost: there is no identity yet, it is launched again."""
+UNLAUNCHED = frozenset(
+    {
+        *("shim.forked", "shim.init-forked"),
+        *("launcher.forked", "launcher.locked", "launcher.before-identity"),
+    }
+)
+"""Where one can die and its job is not lost: there is no identity yet, it is launched again."""
+
+OF_A_JOB = ("shim", "launcher", "init")
 
 
 def violations(history: History) -> list[str]:
@@ -183,7 +190,7 @@ def _killed(history: History, job: Job) -> set[str]:
     return {
         kill.role
         for kill in history.kills
-        if kill.job == job.id and kill.role in ("shim", "init") and kill.point not in UNLAUNCHED
+        if kill.job == job.id and kill.role in OF_A_JOB and kill.point not in UNLAUNCHED
     }
 
 
@@ -220,7 +227,7 @@ def _lost(_told: Told, job: Job, killed: set[str]) -> Iterator[str]:
 
 
 def _start_failed(told: Told, job: Job, killed: set[str]) -> Iterator[str]:
-    if told.work.starts and "init" not in killed:
+    if told.work.starts and not killed & {"init", "launcher"}:
         yield f"it could not be started: {job.exit.error}"
 
 

@@ -183,4 +183,4 @@ class Damage:
 def role_at(point: str) -> str:
     """Give who comes by a failpoint."""
     first = point.partition(".")[0]
-    return first if first in ("forkserver", "shim", "init") else "supervisor"
+    return first if first in ("forkserver", "shim", "launcher", "init") else "supervisor"

@@ -72,9 +72,9 @@ class Kill:
     """A process that was killed.
 
     Attributes:
-        role: supervisor, forkserver, shim, init.
+        role: supervisor, forkserver, shim, launcher, init.
         point: the failpoint; empty: at random.
-        job: its job's id, for a shim or init.
+        job: its job's id, for a shim, launcher or init.
     """
 
     role: str

@@ -241,7 +241,7 @@ def test_a_broken_promise_is_found(says):
     assert any(says in violation for violation in checker.violations(history))
 
 
-@pytest.mark.parametrize("role", ["shim", "init"])
+@pytest.mark.parametrize("role", ["shim", "launcher", "init"])
 def test_a_job_whose_shim_was_killed_may_be_lost_with_the_beginning_of_its_output(role):
     history = sound()
     become(history, outcome=Outcome.LOST, exit=Exit(error="gone"), output=Output(total=4))
@@ -253,7 +253,7 @@ def test_a_job_whose_shim_was_killed_may_be_lost_with_the_beginning_of_its_outpu
 def test_a_shim_that_died_before_the_launch_is_no_reason_to_be_lost():
     history = sound()
     ended_in(Outcome.LOST, error="gone")(history)
-    history.kills.append(Kill("shim", "shim.locked", ID))
+    history.kills.append(Kill("launcher", "launcher.locked", ID))
     assert any("was lost" in violation for violation in checker.violations(history))
 
 

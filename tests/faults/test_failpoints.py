@@ -16,9 +16,9 @@ README = Path(__file__).parent / "README.md"
 
 PROGRAM = """
 from jobs_proto.failpoint import concerning, failpoint
-failpoint("shim.locked")
+failpoint("shim.killed")
 concerning("the job")
-failpoint("shim.locked")
+failpoint("shim.killed")
 failpoint("exit.known", "another")
 print("alive")
 """
@@ -44,11 +44,11 @@ def test_without_the_variable_nothing_happens():
 
 def test_who_comes_by_is_noted(failpoints):
     assert run(failpoints).stdout == b"alive\n"
-    assert failpoints.reached() == {"shim.locked", "exit.known"}
+    assert failpoints.reached() == {"shim.killed", "exit.known"}
     assert failpoints.struck() == []
 
 
-@pytest.mark.parametrize(("name", "about"), [("shim.locked", "the job"), ("exit.known", "another")])
+@pytest.mark.parametrize(("name", "about"), [("shim.killed", "the job"), ("exit.known", "another")])
 def test_one_process_dies_of_it(failpoints, name, about):
     failpoints.arm(name)
     ended = run(failpoints)

@@ -95,7 +95,7 @@ async def test_a_launch_outlasts_fork_servers_that_die_at_once(supervisor):
 
 
 async def test_a_shim_may_die_with_its_socket_made_and_its_identity_not_written(supervisor):
-    supervisor.failpoints.arm("shim.before-identity")
+    supervisor.failpoints.arm("launcher.before-identity")
     async with supervisor.client() as client:
         job = await client.run(["true"])
         assert (await client.wait(job.id)).outcome == "completed"

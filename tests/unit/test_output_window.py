@@ -18,7 +18,7 @@ from jobs_proto import job as jobs
 from jobs_proto.files import BLOCK, KEEP_HEAD, KEEP_TAIL, POLICIES
 from jobs_proto.methods import Follow
 from jobs_proto.phases import Phase
-from jobs_shim.output import Output
+from jobs_shim.output import Output, open_files
 from jobs_supervisor.follow import follow, send_piece
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.output import LATER, OLDER, OutputReader, retained_from
@@ -35,7 +35,7 @@ class Job:
 
     def __init__(self, limit, policy):
         self.directory = Path(tempfile.mkdtemp())
-        self.output = Output(str(self.directory), limit, policy)
+        self.output = Output(str(self.directory), open_files(str(self.directory)), limit, policy)
         self.block = os.fstat(self.output.files[0]).st_blksize
         self.pipes = {}
         self.written = dict.fromkeys(STREAMS, 0)

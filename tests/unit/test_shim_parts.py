@@ -13,7 +13,7 @@ import jobs_shim
 from jobs_proto import files
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
-from jobs_shim.output import Output
+from jobs_shim.output import Output, open_files
 from jobs_shim.steps import StepError, execute
 from jobs_shim.whole import RESERVED, WholeFile
 
@@ -35,14 +35,14 @@ def pipe():
 
 @pytest.fixture
 def output(tmp_path):
-    output = Output(str(tmp_path))
+    output = Output(str(tmp_path), open_files(str(tmp_path)))
     yield output
     for fd in output.files:
         os.close(fd)
 
 
 def test_a_whole_file_is_there_at_once_or_not_at_all(tmp_path):
-    record = WholeFile(str(tmp_path), "exit")
+    record = WholeFile(str(tmp_path), "exit", WholeFile.reserve(str(tmp_path), "exit"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["exit.new"]
     assert (tmp_path / "exit.new").stat().st_blocks * 512 >= RESERVED
     record.write(b"all of it", sync=True)
@@ -76,9 +76,9 @@ def test_what_cannot_be_kept_is_a_gap_and_what_follows_has_its_offset(tmp_path):
     script = f"""
 import os, resource, signal, sys
 sys.path[:0] = {[str(Path(p).parents[1]) for p in (jobs_shim.__file__, files.__file__)]}
-from jobs_shim.output import Output
+from jobs_shim.output import Output, open_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-output = Output({str(tmp_path)!r})
+output = Output({str(tmp_path)!r}, open_files({str(tmp_path)!r}))
 read, write = os.pipe()
 os.set_blocking(read, False)
 def take(data):

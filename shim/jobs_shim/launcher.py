@@ -1,0 +1,155 @@
+"""The launcher: a child of init that claims the job, sets it up, forks the leader, and ends.
+
+Theory. A process that was forked shares each page until it writes to it. All that is done once for
+a launch is done here: what it writes to goes with it, and shim and init, which stay for the job's
+life, have written to little. It is within the job's pid namespace, and so dies with init, and init
+with the shim. What it has opened the shim is sent (SCM_RIGHTS, unix(7)), with what it will have to
+know of the plan:
+
+    lock taken → identity written → shim told → cgroup made → steps executed → leader forked
+
+A launcher that is killed before the identity is there has launched nothing. One that is killed
+after that and before the shim is told leaves a job that is lost: the shim sees that init has ended,
+and ends. One that is killed later leaves a start that failed. The leader waits for init to
+let it go on, and ends if that does not come.
+"""
+
+import os
+import struct
+
+from jobs_proto.failpoint import failpoint
+from jobs_proto.files import decode, encode
+from jobs_shim import syscalls
+from jobs_shim.cgroup import Cgroup
+from jobs_shim.claim import LaunchRefusedError, claim
+from jobs_shim.lean import socket
+from jobs_shim.steps import StepError, execute
+
+# On the start channel. Launcher → shim: first, `[plan, None]` with the descriptors, or
+# `[None, why]` if the job is not ours to launch. Then launcher or leader → shim:
+LEADER = b"leader"  # anything else is a failure: encoded [step, errno, path]
+# Its end without a failure: the leader executes.
+
+# On the gate, leader → init: its pid in decimal digits. And init → leader:
+GO = b"g"
+
+CLAIMED = struct.Struct("=5i")
+"""The descriptors that come with the claim."""
+
+KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
+"""What a shim has to know of the plan; and `output`, if there is a cap."""
+
+
+def run(job: tuple[str, int, int], start: int, gate: int, streams: list[int]) -> None:
+    """Be the launcher; never returns.
+
+    Args:
+        job: its directory, a descriptor of its plan, and the pid of its shim.
+        start: the start channel.
+        gate: a socket to init.
+        streams: what will be the job's standard output and error.
+    """
+    try:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # to map ids; nothing of the job is there yet
+        failpoint("launcher.forked")
+        plan = claim_for(start, job)
+        if plan is not None:
+            failpoint("launcher.told")
+            _set_up(plan, start, gate, streams)
+    except StepError as error:
+        report(start, error)
+    finally:
+        os._exit(0)
+
+
+def claim_for(start: int, job: tuple[str, int, int]) -> dict[str, object] | None:
+    """Claim the job and tell the shim; give the plan, or None if the job was refused."""
+    directory, fd, shim = job
+    try:
+        plan: dict[str, object] = decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[assignment]
+        known = _known(plan)
+        boot, _init, _leader = plan["boot"], plan["init"], plan["leader"]
+    except (LookupError, ValueError, TypeError, OSError) as error:
+        os.write(start, encode([None, f"no plan: {error!r}"]))
+        return None
+    try:
+        fds = claim(directory, boot, shim)
+    except (LaunchRefusedError, OSError) as error:
+        os.write(start, encode([None, str(error)]))
+        return None
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, CLAIMED.pack(*fds))]
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
+    channel.sendmsg((encode([known, None]),), rights)
+    channel.detach()
+    for opened in fds:
+        os.close(opened)
+    return plan
+
+
+def _known(plan: dict[str, object]) -> dict[str, object]:
+    """Give of the plan what a shim has to know; it need not know what its cgroups were given."""
+    known = {name: plan[name] for name in KEPT}
+    known["output"] = plan.get("output", ())
+    cgroup: dict[str, list[list[object]]] | None = plan["cgroup"]  # type: ignore[assignment]
+    if cgroup is not None:
+        directories = [[name, path, ()] for name, path, _values in cgroup["directories"]]
+        known["cgroup"] = {**cgroup, "directories": directories}
+    return known
+
+
+def _set_up(plan: dict[str, object], start: int, gate: int, streams: list[int]) -> None:
+    """Make the cgroup, execute init's steps and fork the leader."""
+    cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
+    try:
+        cgroup.create()
+        failpoint("launcher.cgroup-made")
+        cgroup.open()
+    except OSError as error:
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
+    execute(plan["init"])
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    try:
+        pid, inside = cgroup.fork()
+    except OSError as error:
+        raise StepError("fork", error.errno or 0, None) from None
+    if pid == 0:
+        _lead(plan["leader"], start, gate, streams, cgroup, born_inside=inside)
+    failpoint("launcher.leader-forked")
+
+
+def _lead(
+    steps: object,
+    start: int,
+    gate: int,
+    streams: list[int],
+    cgroup: Cgroup,
+    *,
+    born_inside: bool,
+) -> None:
+    """Become the job's command; never returns."""
+    try:
+        os.setsid()
+        os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
+        os.write(gate, b"%d" % os.getpid())
+        if os.read(gate, 1) != GO:
+            return
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream, number)
+        _enter(cgroup, born_inside=born_inside)
+        execute(steps)
+    except StepError as error:
+        report(start, error)
+    finally:
+        os._exit(127)
+
+
+def _enter(cgroup: Cgroup, *, born_inside: bool) -> None:
+    try:
+        cgroup.enter(born_inside=born_inside)
+    except OSError as error:
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
+
+
+def report(start: int, error: StepError) -> None:
+    """Tell the shim which step failed."""
+    os.write(start, encode([error.step, error.errno, error.path]))
