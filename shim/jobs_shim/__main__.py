@@ -15,7 +15,7 @@ import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_proto.failpoint import concerning, failpoint
+from jobs_proto.failpoint import concerning, environment, failpoint
 from jobs_shim import dense, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
@@ -81,6 +81,7 @@ def serve(supervisor: socket.socket) -> None:
     """
     room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
     receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
+    usual = None
     warm.freeze()
     while True:
         try:
@@ -98,6 +99,7 @@ def serve(supervisor: socket.socket) -> None:
             continue
         connection, plan = unpack(ancillary[0][2])
         failpoint("forkserver.asked")
+        usual = usual or shim.steps_of(packet)
         try:
             pid = fork()
         except OSError as error:
@@ -106,19 +108,19 @@ def serve(supervisor: socket.socket) -> None:
             pid = -1
         if pid == 0:
             close(supervisor.detach())
-            be_shim(packet, connection, plan)
+            be_shim(packet, usual, connection, plan)
         failpoint("forkserver.forked")
         close(connection)
         close(plan)
 
 
-def be_shim(packet: bytes, connection: int, plan: int) -> None:
+def be_shim(packet: bytes, usual: shim.Usual | None, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
     directory = None
     try:
-        _kind, body = protocol.unpack(packet)
-        concerning(str(body["dir"]).rpartition("/")[2])
-        job = shim.prepare(body, connection, plan)
+        if environment():
+            concerning(shim.directory_of(packet).rpartition("/")[2])
+        job = shim.prepare(packet, usual, connection, plan)
         if job is not None:
             directory = job.directory
             job.run()

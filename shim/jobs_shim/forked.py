@@ -11,7 +11,9 @@ from jobs_shim.steps import StepError, execute
 PIPE_SIZE = 256 * 1024
 EX_SOFTWARE = 70  # sysexits.h
 _CLAIM_SIZE = 65536
-_CLAIM_ROOM = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(launcher.CLAIMED.size)  # 12: struct ucred
+_WORD_SIZE = 8192
+_UCRED = socket.CMSG_SPACE(12)  # pid, uid, gid; unix(7)
+_CLAIM_ROOM = _UCRED + socket.CMSG_SPACE(launcher.CLAIMED.size)
 
 
 class ForkedInit:
@@ -19,30 +21,34 @@ class ForkedInit:
 
     Attributes:
         pid: None if it could not be forked.
-        failed: why, then: [step, errno, path].
+        failed: what could not be done for the start, if anything: [step, errno, path].
         channel: to it, for the job's life.
-        start: where its launcher, and then the leader, say how the start goes.
+        start: where its launcher, and then the leader, say how the start goes; a descriptor.
+        leader: the leader's pid on the host.
+        started: the start channel has ended, and what it was about is over, well or not.
         pipes: the reading ends of the job's output → stream.
     """
 
-    __slots__ = ("channel", "failed", "pid", "pipes", "start")
+    __slots__ = ("_start", "channel", "failed", "leader", "pid", "pipes", "start", "started")
 
-    def __init__(self, steps: object, directory: str, plan: int, supervisor: int) -> None:
+    def __init__(self, steps: object, launch: bytes, plan: int, supervisor: int) -> None:
         """Fork it into the namespaces that only a fork enters.
 
         Args:
             steps: enter them.
-            directory: the job's.
+            launch: what we were asked for.
             plan: descriptor of the plan, which the launcher reads.
             supervisor: a descriptor that is not for init.
         """
         self.pid: int | None = None
         self.failed: list[object] | None = None
-        job = (directory, plan, os.getpid())
+        self.leader: int | None = None
+        self.started = False
+        job = (launch, plan, os.getpid())
         self.channel, init_channel = socket_pair(socket.SOCK_NONBLOCK)
-        start, init_start = socket_pair()
-        self.start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
-        self.start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.start, init_start = socket_pair()
+        self._start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.start)
+        self._start.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         out_r, out_w = make_pipe()
         err_r, err_w = make_pipe()
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
@@ -57,7 +63,7 @@ class ForkedInit:
             self.failed = ["fork", error.errno, None]
         if self.pid == 0:
             try:
-                shims = (self.channel, start, out_r, err_r, supervisor)
+                shims = (self.channel, self.start, out_r, err_r, supervisor)
                 init.run(job, theirs, shims, own_pids=os.getpid() == 1)
                 os._exit(0)
             finally:
@@ -67,21 +73,36 @@ class ForkedInit:
         for fd in theirs:
             os.close(fd)
 
-    def claimed(self) -> tuple[object, object]:
+    def claimed(self) -> tuple[bytes, bytes, tuple[int, ...]]:
         """Wait for what has come of the claim.
 
         Returns:
-            What we have to know of the plan, and the descriptors of `jobs_shim.claim`; or None and
-            why it was refused, in words, or None: the launcher was killed, and there is no job.
+            Of the claim: its head, its rest, encoded (`jobs_shim.launcher`), the descriptors of
+            `jobs_shim.claim`. If it was refused, the head is empty, and the rest says why in words,
+            or is empty: the launcher was killed, and there is no job.
         """
-        packet, ancillary, _flags, _address = self.start.recvmsg(
-            _CLAIM_SIZE, _CLAIM_ROOM, socket.MSG_CMSG_CLOEXEC
-        )
-        if not packet:
-            return None, None
-        answer: tuple[object, object] = files.decode(packet)  # type: ignore[assignment]
-        plan, why = answer
-        return plan, why if plan is None else launcher.CLAIMED.unpack(ancillary[-1][2])
+        flags = socket.MSG_CMSG_CLOEXEC
+        packet, ancillary, _, _ = self._start.recvmsg(_CLAIM_SIZE, _CLAIM_ROOM, flags)
+        head, _, rest = packet.partition(b"\0")
+        return head, rest, launcher.CLAIMED.unpack(ancillary[-1][2]) if head else ()
+
+    def hear(self) -> None:
+        """Learn who the leader is, what failed, or, by the channel's end, that it executes.
+
+        Raises:
+            BlockingIOError: nothing was said.
+        """
+        packet, ancillary, _, _ = self._start.recvmsg(_WORD_SIZE, _UCRED, socket.MSG_DONTWAIT)
+        if packet == launcher.LEADER:
+            self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
+        elif packet:
+            self.failed = files.decode(packet)  # type: ignore[assignment]
+        else:
+            self.started = True
+
+    def end_start(self) -> None:
+        """Close the start channel."""
+        self._start.close()
 
 
 def make_pipe() -> tuple[int, int]:

@@ -39,7 +39,7 @@ _ENTERED = (
 
 
 def run(
-    job: tuple[str, int, int],
+    job: tuple[bytes, int, int],
     ours: tuple[int, ...],
     shims: tuple[int, ...],
     *,
@@ -48,7 +48,7 @@ def run(
     """Be init until the leader has ended; the caller then exits the process.
 
     Args:
-        job: for the launcher: the job's directory, a descriptor of its plan, the pid of its shim.
+        job: for the launcher: what was asked for, a descriptor of the plan, the pid of the shim.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, the two ends of one between us and the leader, and the job's standard output
             and error.
@@ -82,7 +82,7 @@ def run(
 
 
 def _have_launched(
-    job: tuple[str, int, int], start: int, gate: tuple[int, int], streams: list[int]
+    job: tuple[bytes, int, int], start: int, gate: tuple[int, int], streams: list[int]
 ) -> int | None:
     """Have a launcher launch the job; give the leader's pid, or None if there is none.
 

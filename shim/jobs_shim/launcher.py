@@ -19,14 +19,16 @@ import struct
 
 from jobs_proto.failpoint import failpoint
 from jobs_proto.files import decode, encode
+from jobs_proto.shim import unpack
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.claim import LaunchRefusedError, claim
 from jobs_shim.lean import socket
 from jobs_shim.steps import StepError, execute
 
-# On the start channel. Launcher → shim: first, `[plan, None]` with the descriptors, or
-# `[None, why]` if the job is not ours to launch. Then launcher or leader → shim:
+# On the start channel. Launcher → shim: first, what a shim has to know, with the descriptors: its
+# timeout in s, or nothing, a space, the job's id; a NUL; and the rest, encoded. If the job is not
+# ours to launch, a NUL, and why. Then launcher or leader → shim:
 LEADER = b"leader"  # anything else is a failure: encoded [step, errno, path]
 # Its end without a failure: the leader executes.
 
@@ -40,11 +42,11 @@ KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
 """What a shim has to know of the plan; and `output`, if there is a cap."""
 
 
-def run(job: tuple[str, int, int], start: int, gate: int, streams: list[int]) -> None:
+def run(job: tuple[bytes, int, int], start: int, gate: int, streams: list[int]) -> None:
     """Be the launcher; never returns.
 
     Args:
-        job: its directory, a descriptor of its plan, and the pid of its shim.
+        job: the launch that was asked for, a descriptor of the plan, and the pid of the shim.
         start: the start channel.
         gate: a socket to init.
         streams: what will be the job's standard output and error.
@@ -62,24 +64,26 @@ def run(job: tuple[str, int, int], start: int, gate: int, streams: list[int]) ->
         os._exit(0)
 
 
-def claim_for(start: int, job: tuple[str, int, int]) -> dict[str, object] | None:
+def claim_for(start: int, job: tuple[bytes, int, int]) -> dict[str, object] | None:
     """Claim the job and tell the shim; give the plan, or None if the job was refused."""
-    directory, fd, shim = job
+    launch, fd, shim = job
     try:
+        directory = str(unpack(launch)[1]["dir"])
         plan: dict[str, object] = decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[assignment]
         known = _known(plan)
+        head = f"{plan['timeout_s'] or ''} {plan['job']}\0".encode()
         boot, _init, _leader = plan["boot"], plan["init"], plan["leader"]
     except (LookupError, ValueError, TypeError, OSError) as error:
-        os.write(start, encode([None, f"no plan: {error!r}"]))
+        os.write(start, f"\0no plan: {error!r}".encode())
         return None
     try:
         fds = claim(directory, boot, shim)
     except (LaunchRefusedError, OSError) as error:
-        os.write(start, encode([None, str(error)]))
+        os.write(start, f"\0{error}".encode("utf-8", "surrogateescape"))
         return None
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, CLAIMED.pack(*fds))]
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, start)
-    channel.sendmsg((encode([known, None]),), rights)
+    channel.sendmsg((head, encode(known)), rights)
     channel.detach()
     for opened in fds:
         os.close(opened)

@@ -66,6 +66,7 @@ class Output:
     Args:
         directory: the job's directory.
         fds: of `open_files`.
+        clock: what makes of the monotonic clock a wall clock that never goes back, in ns.
         limit: bytes that the file may hold; None: no cap.
         policy: what happens at the cap.
     """
@@ -99,6 +100,7 @@ class Output:
         self,
         directory: str,
         fds: tuple[int, int],
+        clock: int,
         limit: int | None = None,
         policy: str = KEEP_TAIL,
     ) -> None:
@@ -110,8 +112,7 @@ class Output:
         self._index_size = self._index_from = 0  # bytes; where what is not punched begins
         self._block = self._punched = 0
         self._capping = False  # within a range that is dropped for the cap
-        # A wall clock that never goes back, whatever is done to the host's.
-        self._clock = time.time_ns() - time.monotonic_ns()
+        self._clock = clock
         self.total = self.stdout = self.stderr = self.lost = self.capped = self.retained_from = 0
         self.indexed = 0  # the end of what the index covers, or is about to
         self.limit: int | None = None

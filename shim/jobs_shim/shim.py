@@ -22,18 +22,17 @@ import time
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.failpoint import failpoint
-from jobs_shim import init, launcher, syscalls
+from jobs_shim import init, syscalls
+from jobs_shim.asleep import LONGEST_WAIT_S, Asleep
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.events import Events
 from jobs_shim.forked import ForkedInit
-from jobs_shim.lean import signal, socket
+from jobs_shim.lean import signal
 from jobs_shim.output import Output
 from jobs_shim.supervisors import Supervisors
 from jobs_shim.whole import WholeFile
 
-_UCRED = socket.CMSG_SPACE(12)  # pid, uid, gid; unix(7)
-_START_SIZE = 8192
-_LONGEST_WAIT_S = 86400.0  # poll(2) cannot wait longer than 24 days; to wake once a day is nothing
+_ENTER = files.encode("enter")
 
 
 class Shim:
@@ -44,7 +43,7 @@ class Shim:
         plan: what of it we have to know (`jobs_shim.launcher`).
         fds: of `jobs_shim.claim`.
         forked: init, or what failed.
-        supervisor: the connection that came with the launch, a descriptor.
+        asleep: what has happened so far.
     """
 
     __slots__ = (
@@ -56,14 +55,12 @@ class Shim:
         "ended",
         "events",
         "exit",
-        "failed",
+        "forked",
         "frozen",
-        "init",
         "init_fd",
         "kill_at",
         "killed",
         "killed_by",
-        "leader",
         "lock",
         "output",
         "own_pids",
@@ -71,7 +68,6 @@ class Shim:
         "pipes",
         "plan",
         "rusage",
-        "start",
         "started_ns",
         "status",
         "supervisors",
@@ -85,27 +81,25 @@ class Shim:
         plan: dict[str, object],
         fds: tuple[int, ...],
         forked: ForkedInit,
-        supervisor: int,
+        asleep: Asleep,
     ) -> None:
         self.directory = directory
         self.plan = plan
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
         self.own_pids = bool(plan["own_pids"])
         self.lock, output, index, record, listener = fds
-        self.output = Output(directory, (output, index), *plan["output"])  # type: ignore[misc]
+        self.output = Output(directory, (output, index), asleep.clock, *plan["output"])  # type: ignore[misc]
         self.exit = WholeFile(directory, files.EXIT, record)
         self.events = Events()
         self.supervisors = Supervisors(self, listener)
-        self.supervisors.add(supervisor)
+        for supervisor in asleep.supervisors:
+            self.supervisors.add(supervisor)
         self.pipes = forked.pipes  # descriptor → stream
         self.channel = forked.channel
-        self.start = forked.start
-        self.init = forked.pid
-        self.leader: int | None = None  # its pid on the host
+        self.forked = forked
         self.status: int | None = None  # its wait status
         self.rusage: resource.struct_rusage | None = None
-        self.failed = forked.failed  # [step, errno, path]
-        self.started_ns: int | None = None
+        self.started_ns = asleep.started_ns
         self.deadline: float | None = None  # monotonic
         self.kill_at: float | None = None  # monotonic: the end of the grace period
         self.pending: int | None = None  # a signal for when the leader executes
@@ -118,6 +112,9 @@ class Shim:
         if forked.pid is not None:
             self.init_fd = os.pidfd_open(forked.pid)
             self.listen()
+        self.set_deadline()
+        if asleep.wish is not None:
+            self.supervisors.take(*asleep.wish)
 
     # -- the life ----------------------------------------------------------------------------
 
@@ -133,7 +130,8 @@ class Shim:
         on = self.events.on
         for pipe in self.pipes:
             on(pipe, self.take)
-        on(self.start.fileno(), self.hear_start)
+        if self.started_ns is None:
+            on(self.forked.start, self.hear_start)
         on(self.channel, self.hear_init)
         on(self.init_fd, self.init_ended)
 
@@ -152,31 +150,24 @@ class Shim:
 
     def hear_start(self, _fd: int, _events: int) -> None:
         """Take all that has come on the start channel."""
+        forked = self.forked
         try:
-            while (fd := self.start.fileno()) in self.events:
-                self.starting(fd)
+            while forked.start in self.events:
+                forked.hear()
+                if forked.started:
+                    self.events.off(forked.start)
+                    forked.end_start()
+                    if forked.leader is not None and forked.failed is None and not self.killed:
+                        self.started()
         except BlockingIOError:
             pass
-
-    def starting(self, fd: int) -> None:
-        """Learn who the leader is, what failed, or, by the channel's end, that it executes."""
-        packet, ancillary, _, _ = self.start.recvmsg(_START_SIZE, _UCRED, socket.MSG_DONTWAIT)
-        if packet == launcher.LEADER:
-            self.leader = int.from_bytes(ancillary[0][2][:4], "little")  # struct ucred
-        elif packet:
-            self.failed = files.decode(packet)  # type: ignore[assignment]
-        else:
-            self.events.off(fd)
-            self.start.close()
-            if self.leader is not None and self.failed is None and not self.killed:
-                self.started()
 
     def started(self) -> None:
         """The leader executes."""
         self.started_ns = self.output.now_ns()
         self.set_deadline()
         failpoint("shim.started")
-        started: protocol.Body = {"pid": self.leader, "time_ns": self.started_ns}
+        started: protocol.Body = {"pid": self.forked.leader, "time_ns": self.started_ns}
         self.supervisors.tell_all(protocol.STARTED, started)
         if self.pending is not None:
             self.signal(self.pending)
@@ -211,8 +202,8 @@ class Shim:
         except BlockingIOError:
             pass  # it was killed, in no namespace, and the leader has it open
         self.hear_start(-1, 0)
-        _pid, status, self.rusage = os.wait4(self.init, 0)  # type: ignore[arg-type]
-        if self.status is None and self.failed is None:
+        _pid, status, self.rusage = os.wait4(self.forked.pid, 0)  # type: ignore[arg-type]
+        if self.status is None and self.forked.failed is None:
             self.judge_init(status)
         self.ended = True
 
@@ -223,7 +214,7 @@ class Shim:
         elif self.killed:
             self.status = signal.SIGKILL
         else:
-            self.failed = ["init", 0, None]
+            self.forked.failed = ["init", 0, None]
 
     def wait_ms(self) -> float | None:
         """Give poll's timeout: until the deadline or the end of the grace period."""
@@ -232,7 +223,7 @@ class Shim:
             at = self.kill_at
         if at is None:
             return None
-        return min(max(at - time.monotonic(), 0.0), _LONGEST_WAIT_S) * 1000 + 1
+        return min(max(at - time.monotonic(), 0.0), LONGEST_WAIT_S) * 1000 + 1
 
     def check_times(self) -> None:
         """Do what a deadline or the end of a grace period asks for."""
@@ -320,12 +311,12 @@ class Shim:
         return {
             "protocol": protocol.PROTOCOL,
             "status": self.status,
-            "error": self.failed,
+            "error": self.forked.failed,
             "killed": self.killed,
             "killed_by": self.killed_by,
             "timed_out": self.timed_out,
             "oom": bool(self.used.get("oom_kills")),
-            "pid": self.leader,
+            "pid": self.forked.leader,
             "started_ns": self.started_ns,
             "finished_ns": self.output.now_ns(),
             "usage": self.used,
@@ -347,31 +338,55 @@ class Shim:
         return waited | {name: value for name, value in counted.items() if value}
 
 
-def prepare(body: dict[str, object], connection: int, plan: int) -> Shim | None:
+Usual = tuple[bytes, object]
+"""The end of a launch that says which steps come before init, and those, decoded."""
+
+
+def steps_of(launch: bytes) -> Usual | None:
+    """Give what the next launch is likely to end in, too: that of one supervisor always does."""
+    try:
+        steps = protocol.unpack(launch)[1]["enter"]
+    except (ValueError, LookupError):
+        return None
+    return launch[launch.find(_ENTER) :], steps
+
+
+def directory_of(launch: bytes) -> str:
+    """Give the directory of the job that a launch is about."""
+    return str(protocol.unpack(launch)[1]["dir"])
+
+
+def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -> Shim | None:
     """Make of a fork of the fork server the shim that a launch asks for; None if it is refused.
 
     init is forked before anything else is done: of every page that the shim has written to before
     that and writes to again, the copy would be left to init.
 
     Args:
-        body: of the launch.
+        launch: the packet; decoding it writes to twenty pages, and most of it can wait.
+        usual: of a launch before it.
         connection: socket to the supervisor.
-        plan: descriptor of a file that holds the encoded plan.
+        plan_fd: descriptor of a file that holds the encoded plan.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(0, 2)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
     failpoint("shim.forked")
-    directory = str(body["dir"])
-    forked = ForkedInit(body["enter"], directory, plan, connection)
-    os.close(plan)
+    if usual is None or not launch.endswith(usual[0]):
+        usual = b"", protocol.unpack(launch)[1]["enter"]
+    forked = ForkedInit(usual[1], launch, plan_fd, connection)
+    os.close(plan_fd)
     failpoint("shim.init-forked")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside
-    known, what = forked.claimed()
-    if isinstance(known, dict):
-        if not known["own_pids"]:
-            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        return Shim(directory, known, what, forked, connection)  # type: ignore[arg-type]
-    if what is not None:
-        os.write(connection, protocol.pack(protocol.REFUSED, {"why": what}))
-    return None
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # of what an init in no namespace leaves
+    head, rest, fds = forked.claimed()
+    if not head:
+        if rest:
+            why = rest.decode("utf-8", "surrogateescape")
+            os.write(connection, protocol.pack(protocol.REFUSED, {"why": why}))
+        return None
+    asleep = Asleep(head, forked, fds[-1], connection)
+    if forked.pid is not None:
+        asleep.sleep()
+    plan: dict[str, object] = files.decode(rest)  # type: ignore[assignment]
+    return Shim(directory_of(launch), plan, fds, forked, asleep)

@@ -12,7 +12,7 @@ from jobs_shim.lean import TYPE_CHECKING, signal, socket
 if TYPE_CHECKING:
     from jobs_shim.shim import Shim
 
-_MAX_WISH = 8192
+MAX_WISH = 8192
 """Bytes of what a supervisor says; with room for more, reading would write to more pages."""
 
 
@@ -24,32 +24,29 @@ class Supervisors:
         listener: descriptor of the socket where one that comes back connects.
     """
 
-    __slots__ = ("_job", "_watches", "listener")
+    __slots__ = ("_job", "_listener", "_watches")
 
     def __init__(self, job: "Shim", listener: int) -> None:
         self._job = job
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, listener)
+        self._listener = listener
         self._watches: dict[int, int | None] = {}  # supervisor → the total that it has seen
         job.events.on(listener, self.accept)
 
     def accept(self, _fd: int, _events: int) -> None:
         """A supervisor came back."""
-        try:
-            fd, _address = self.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  # the C name for accept(2)
-        except OSError:
-            return  # it went away again
+        fd = accept(self._listener)
+        if fd < 0:
+            return
         self.add(fd)
         job = self._job
-        hello: protocol.Body = {
-            "protocol": protocol.PROTOCOL,
-            "job": job.plan["job"],
-            "pid": os.getpid(),
-            "leader": job.leader,
-            "started_ns": job.started_ns,
-            "frozen": job.frozen,
-            "total": job.output.indexed,
-        }
-        self.tell(fd, protocol.HELLO, hello)
+        say_hello(
+            fd,
+            str(job.plan["job"]),
+            job.forked.leader,
+            job.started_ns,
+            frozen=job.frozen,
+            total=job.output.indexed,
+        )
 
     def add(self, fd: int) -> None:
         """Hear one supervisor's wishes."""
@@ -86,13 +83,20 @@ class Supervisors:
     def hear(self, fd: int, _events: int) -> None:
         """One packet of a supervisor; one that is no packet of ours ends its connection."""
         try:
-            packet = os.read(fd, _MAX_WISH)
-            if packet:
-                self.obey(fd, *protocol.unpack(packet))
-            else:
-                self.drop(fd)
+            packet = os.read(fd, MAX_WISH)
         except BlockingIOError:
-            pass  # the descriptor is new; what there was to read was the last one's of its number
+            return  # the descriptor is new; what there was to read was the last one's of its number
+        except OSError:
+            packet = b""
+        if packet:
+            self.take(fd, packet)
+        else:
+            self.drop(fd)
+
+    def take(self, fd: int, packet: bytes) -> None:
+        """Do what a packet asks for."""
+        try:
+            self.obey(fd, *protocol.unpack(packet))
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             self.drop(fd)
 
@@ -157,3 +161,50 @@ def signal_of(body: protocol.Body) -> int:
     if not 0 < number < signal.NSIG:
         raise ValueError("no such signal")
     return number  # type: ignore[no-any-return]
+
+
+def accept(listener: int) -> int:
+    """Take on a supervisor that has connected; -1 if it went away again."""
+    borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, listener)
+    try:
+        fd, _address = borrowed._accept()  # type: ignore[attr-defined]  # noqa: SLF001  # the C name for accept(2)
+    except OSError:
+        return -1
+    finally:
+        borrowed.detach()
+    return fd  # type: ignore[no-any-return]
+
+
+def say_hello(
+    fd: int,
+    job: str,
+    leader: int | None,
+    started_ns: int | None,
+    *,
+    frozen: bool = False,
+    total: int = 0,
+) -> None:
+    """Tell one supervisor whose shim this is; what it has not time to read it will not hear."""
+    hello: protocol.Body = {
+        "protocol": protocol.PROTOCOL,
+        "job": job,
+        "pid": os.getpid(),
+        "leader": leader,
+        "started_ns": started_ns,
+        "frozen": frozen,
+        "total": total,
+    }
+    say(fd, protocol.HELLO, hello)
+
+
+def say_started(fd: int, leader: int, started_ns: int) -> None:
+    """Tell one supervisor that the leader executes."""
+    say(fd, protocol.STARTED, {"pid": leader, "time_ns": started_ns})
+
+
+def say(fd: int, kind: str, body: protocol.Body) -> None:
+    """Send a packet to one that has just connected; if it has gone, that will be seen."""
+    try:
+        os.write(fd, protocol.pack(kind, body))
+    except OSError:
+        pass

@@ -16,6 +16,7 @@ import os
 from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_shim import claim, dense, init, launcher, shim, syscalls
+from jobs_shim.asleep import Asleep
 from jobs_shim.lean import signal, socket, socket_pair
 from jobs_shim.supervisors import Supervisors
 
@@ -63,35 +64,48 @@ def up() -> None:
 
 def _be_shim(directory: str, cgroup: object) -> None:
     mine, _supervisors = socket_pair()
-    packet = protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
-    job = shim.prepare(protocol.unpack(packet)[1], mine, _plan({**_PLAN, "cgroup": cgroup}))
+    launch = _launch(directory)
+    job = shim.prepare(launch, shim.steps_of(launch), mine, _plan({**_PLAN, "cgroup": cgroup}))
     if job is None:
         raise OSError
     job.run()
-    job.supervisors.listener.detach()  # closed with the others
     _come_back(job)
-    job.start.detach()
     _empty(directory)
 
 
 def _come_back(job: shim.Shim) -> None:
-    """Do as supervisors do that are started again, ask and go, and as the shim does then."""
-    job.supervisors = Supervisors(job, claim.listen(job.directory))
-    directory = os.open(job.directory, os.O_PATH)
-    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    supervisor.connect(f"/proc/self/fd/{directory}/{files.SOCKET}")
+    """Do as supervisors do that go, are started again and ask, and as the shim does then."""
+    forked = job.forked
+    (forked.start, _theirs), (forked.channel, _theirs) = socket_pair(), socket_pair()
+    connection, first = socket_pair()
+    forked.pipes = {}
+    listener = claim.listen(job.directory)
+    asleep = Asleep(b" warm-up", forked, listener, connection)
+    os.close(first)
+    supervisor = _connect(job.directory)
+    supervisor.send(_WISHES[0])
+    asleep.sleep()
+    job.supervisors = Supervisors(job, listener)
+    other = _connect(job.directory)
     job.events.wait(0)
     for packet in _WISHES:
-        supervisor.send(packet)
+        other.send(packet)
         job.events.wait(0)
-    supervisor.close()
+    other.close()
     job.events.wait(0)
-    job.supervisors.listener.detach()  # closed with the others
+    supervisor.detach()  # closed with the others
+
+
+def _connect(directory: str) -> socket.socket:
+    fd = os.open(directory, os.O_PATH)
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor.connect(f"/proc/self/fd/{fd}/{files.SOCKET}")
+    return supervisor
 
 
 def _be_launcher(directory: str, cgroup: object) -> None:
     start, _shims_start = socket_pair()
-    launcher.claim_for(start, (directory, _plan({**_PLAN, "cgroup": cgroup}), os.getpid()))
+    launcher.claim_for(start, (_launch(directory), _plan({**_PLAN, "cgroup": cgroup}), os.getpid()))
     _empty(directory)
 
 
@@ -102,8 +116,12 @@ def _be_init(directory: str, cgroup: object) -> None:
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
     ours = (channel, start, *socket_pair(), os.dup(0), os.dup(0))
     plan = _plan({**_PLAN, "cgroup": cgroup, "leader": []})
-    init.run((directory, plan, os.getpid()), ours, (os.dup(0),), own_pids=True)
+    init.run((_launch(directory), plan, os.getpid()), ours, (os.dup(0),), own_pids=True)
     _empty(directory)
+
+
+def _launch(directory: str) -> bytes:
+    return protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
 
 
 def _plan(plan: dict[str, object]) -> int:

@@ -101,6 +101,25 @@ async def test_a_shim_may_die_with_its_socket_made_and_its_identity_not_written(
         assert (await client.wait(job.id)).outcome == "completed"
 
 
+@pytest.mark.parametrize(
+    ("point", "outcome"),
+    [
+        ("launcher.forked", "completed"),  # launched again
+        ("launcher.locked", "completed"),
+        ("launcher.identified", "lost"),
+        ("launcher.told", "start_failed"),
+        ("launcher.cgroup-made", "start_failed"),
+        ("launcher.leader-forked", "completed"),  # nobody needs it any more
+    ],
+)
+async def test_a_launcher_may_die_anywhere(supervisor, point, outcome):
+    async with supervisor.client() as client:
+        supervisor.failpoints.arm(point)
+        job = await client.run(["true"])
+        assert (await client.wait(job.id)).outcome == outcome
+        assert (await client.wait((await client.run(["true"])).id)).outcome == "completed"
+
+
 async def test_a_request_made_twice_is_answered_only_when_its_job_is_on_the_disk(supervisor):
     request = {"spec": {"argv": ["true"]}, "request_id": "once"}
     refused = []

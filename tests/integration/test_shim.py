@@ -21,7 +21,7 @@ import jobs_shim
 from jobs_proto import files
 from jobs_proto import shim as protocol
 
-MEMORY_LIMIT_KB = 1200
+MEMORY_LIMIT_KB = 900
 """Of a shim and its init together, when there are many."""
 
 MANY = 100
@@ -184,7 +184,7 @@ def test_shim_and_init_hold_what_they_need_and_no_more(isolated):
     )
     assert kinds.count("pipe") == 2
     assert kinds.count("socket") == 3  # supervisor, listener, init
-    assert len(kinds) == 3 + 4 + 2 + 3 + 1  # and init's pidfd
+    assert len(kinds) == 3 + 4 + 2 + 3
     (init,) = shims.children(job.shim)
     kinds = sorted(what.split(":")[0] for what in shims.descriptors(init).values())
     assert kinds == ["/dev/null"] * 3 + ["socket"]

@@ -35,7 +35,7 @@ class Job:
 
     def __init__(self, limit, policy):
         self.directory = Path(tempfile.mkdtemp())
-        self.output = Output(str(self.directory), open_files(str(self.directory)), limit, policy)
+        self.output = Output(str(self.directory), open_files(str(self.directory)), 0, limit, policy)
         self.block = os.fstat(self.output.files[0]).st_blksize
         self.pipes = {}
         self.written = dict.fromkeys(STREAMS, 0)

@@ -35,7 +35,7 @@ def pipe():
 
 @pytest.fixture
 def output(tmp_path):
-    output = Output(str(tmp_path), open_files(str(tmp_path)))
+    output = Output(str(tmp_path), open_files(str(tmp_path)), 0)
     yield output
     for fd in output.files:
         os.close(fd)
@@ -78,7 +78,7 @@ import os, resource, signal, sys
 sys.path[:0] = {[str(Path(p).parents[1]) for p in (jobs_shim.__file__, files.__file__)]}
 from jobs_shim.output import Output, open_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-output = Output({str(tmp_path)!r}, open_files({str(tmp_path)!r}))
+output = Output({str(tmp_path)!r}, open_files({str(tmp_path)!r}), 0)
 read, write = os.pipe()
 os.set_blocking(read, False)
 def take(data):
