@@ -134,8 +134,8 @@ class Control:
     async def freeze(self, live: LiveJob, *, frozen: bool) -> None:
         """Pause or resume the job; return when the shim has done it, and the disk was told.
 
-        A shim that is found again says itself whether its job is frozen, so the record matters
-        only where a supervisor that comes back cannot hear it.
+        A supervisor that comes back hears from the shim whether its job is frozen; but one that
+        cannot hear it, since the shim is silent or speaks another protocol, has but the record.
 
         Raises:
             JobsError: `failed_precondition`: not in this phase, or not on this host.
@@ -152,11 +152,12 @@ class Control:
         failpoint("pause.before-send", live.job.id)
         await link.send(protocol.FREEZE, {"frozen": frozen})
         failpoint("pause.sent", live.job.id)
-        with trio.move_on_after(SHIM_ANSWER_S):
+        with trio.move_on_after(SHIM_ANSWER_S) as late:
             while live.job.phase is not wanted and not live.exited:
                 await live.changed()
-            return
-        raise JobsError("unavailable", "the job's shim does not answer; try again")
+        if late.cancelled_caught:
+            raise JobsError("unavailable", "the job's shim does not answer; try again")
+        await self._store.tried()
 
     async def measure(self, live: LiveJob) -> None:
         """Have the job's usage and output be those of now, if its shim answers in time."""
@@ -180,25 +181,44 @@ class Control:
 
         Raises:
             JobsError: `failed_precondition`: it has ended; `invalid_argument`: it is over the
-                maximum, or over a plugin's.
+                maximum, or over a plugin's; `resource_exhausted`: the disk does not take it.
         """
         if request.output_max_bytes is not None:
             asked = Limits(output_max_bytes=request.output_max_bytes)
             self._terms.check_change(asked, await impose())
-        if live.exited or live.ending:
-            raise JobsError(
-                "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
-            )
-        live.record = evolve(live.record, job=_changed(live.job, request))
+        _check_unended(live)
+        since, now = live.record, timestamp(time.time_ns())
         failpoint("update.before-record", live.job.id)
-        await self._store.put(live.record)
-        failpoint("update.recorded", live.job.id)
-        await live.tell_limits()
+        write = self._store.offer(evolve(since, job=_changed(since.job, request, now)))
+        # One try of the disk, and one packet: a client that goes away must not part disk and shim.
+        with trio.CancelScope(shield=True):
+            await write.done.wait()
+            if write.error is not None:
+                raise JobsError(
+                    "resource_exhausted",
+                    f"the supervisor cannot write this down ({write.error}), so nothing was "
+                    "changed; an operator has to make room in its state directory",
+                )
+            failpoint("update.recorded", live.job.id)
+            _check_unended(live)
+            same = live.record is since
+            live.record = evolve(live.record, job=_changed(live.job, request, now))
+            if not same:  # what was written of the job meanwhile knows nothing of this
+                write = self._store.post(live.record)
+            await live.tell_limits()
+        await write.done.wait()
 
 
-def _changed(job: Job, request: Update) -> Job:
+def _check_unended(live: LiveJob) -> None:
+    if live.exited or live.ending:
+        raise JobsError(
+            "failed_precondition", f"job {live.job.short_id} has ended: nothing can be changed"
+        )
+
+
+def _changed(job: Job, request: Update, now: str) -> Job:
     """Give the job with the limits that were asked for."""
-    job = evolve(job, updated_at=timestamp(time.time_ns()))
+    job = evolve(job, updated_at=now)
     if (cap := request.output_max_bytes) is not None:
         by = {k: v for k, v in job.limited_by.items() if k != "output_max_bytes"}
         limits = evolve(job.limits, output_max_bytes=cap)

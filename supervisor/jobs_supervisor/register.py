@@ -7,6 +7,7 @@ nobody may be told of it; who sends the very same request again waits for the sa
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs_plugins import Kind
 from jobs_proto.errors import JobsError
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.store import Record, Store, Write
@@ -42,7 +43,7 @@ class Register:
 
     def offer(self, live: LiveJob) -> Write:
         """Have a new job, and have the disk take its record or refuse it."""
-        write = self._store.offer(live.record)
+        write = self._store.offer(live.record, Kind.QUEUED)
         self._live[live.job.id] = live
         self._offered[_request(live)] = live, write
         return write
