@@ -27,14 +27,14 @@ class Cgroup:
             None where the host has none.
     """
 
-    __slots__ = ("directories", "fd", "procs", "track", "unified")
+    __slots__ = ("directories", "fd", "tasks", "track", "unified")
 
     def __init__(self, plan: dict[str, object] | None) -> None:
         self.directories = plan["directories"] if plan else []
         self.unified = bool(plan and plan["unified"])
         self.track = self.directories[0][1] if self.directories else None  # type: ignore[index]
         self.fd = -1
-        self.procs: list[int] = []
+        self.tasks: list[int] = []
 
     # -- making and entering -----------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Cgroup:
             if self.fd < 0:
                 self.fd = os.open(path, _DIRECTORY)
             else:
-                self.procs.append(os.open(f"{path}/cgroup.procs", _WRITE))
+                self.tasks.append(os.open(f"{path}/tasks", _WRITE))
 
     def fork(self) -> tuple[int, bool]:
         """Fork a sibling; gives its pid (0 in it), and whether it was born in the v2 cgroup.
@@ -76,13 +76,17 @@ class Cgroup:
             return syscalls.fork_sibling(), False
 
     def enter(self, *, born_inside: bool) -> None:
-        """Move this process into each cgroup that it was not born in, by `cgroup.procs`."""
+        """Move this process, which has one thread, into each cgroup that it was not born in.
+
+        A thread that moves itself alone, by a v1 hierarchy's `tasks`, need not wait for the lock
+        that stops every fork and exit of the host (cgroup_procs_write_start in the kernel).
+        """
         try:
             if not born_inside:
                 fd = os.open("cgroup.procs", _WRITE, dir_fd=self.fd)
                 os.write(fd, b"0")
                 os.close(fd)
-            for fd in self.procs:
+            for fd in self.tasks:
                 os.write(fd, b"0")
         except OSError as error:
             error.filename = self.track

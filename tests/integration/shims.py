@@ -148,8 +148,10 @@ class Job:
 
     @property
     def chunks(self) -> list[tuple[int, int, int, int]]:
-        """The index: (end offset, time in ns, kind, 0) each."""
-        return list(files.CHUNK.iter_unpack((self.directory / files.INDEX).read_bytes()))
+        """The index: (end offset, time in ns, kind, 0) each; a full disk may have cut the last."""
+        index = (self.directory / files.INDEX).read_bytes()
+        whole = len(index) // files.CHUNK.size * files.CHUNK.size
+        return list(files.CHUNK.iter_unpack(index[:whole]))
 
     @property
     def shim(self) -> int:
