@@ -32,7 +32,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
-from jobs_supervisor.log import log_failure, set_up_logging
+from jobs_supervisor.log import log_failure, log_slow, set_up_logging
 from jobs_supervisor.notify import notify
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
@@ -125,6 +125,7 @@ async def supervise(settings: Settings, arguments: argparse.Namespace, first: Sp
         directory=settings.plugins.dir,
         disabled=settings.plugins.disabled,
         config=settings.plugins.config,
+        slow=log_slow,
     )
     plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
