@@ -468,7 +468,7 @@ class Client:
                 await self._follow(call)
 
     async def _follow(self, call: Call) -> None:
-        directory = self._server.jobs.directory(call.target.job.id)
+        directory = self._server.jobs.register.directory(call.target.job.id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_gone, nursery.cancel_scope)
             work = partial(follow, call.target, directory, call.params, self)

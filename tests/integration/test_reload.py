@@ -169,7 +169,7 @@ async def test_a_demotion_ends_what_goes_on_and_leaves_the_connection(reloads):
     ends, said = await hold_and_reload(reloads, "dev-viewer", lambda: None, policy)
     for error in ends.values():
         assert error.code == "permission_denied"
-        assert "nothing allows viewer to" in error.message
+        assert "none of viewer's roles allows it; ask an admin" in error.message
     assert "cut=1" in said  # the follow's; the other one may go on asking
 
 

@@ -132,6 +132,45 @@ def test_certs_from_authority_to_verification(tmp_path):
     assert again.stderr.startswith("jobsctl: ")
 
 
+@pytest.fixture
+def authority(tmp_path):
+    ca = str(tmp_path / "ca")
+    jobsctl("certs", "init", "--dir", ca)
+    return ca
+
+
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        ("viewr", "no built-in role is called viewr; did you mean viewer?"),
+        ("backup", "is called backup; there are: admin, operator, server, viewer."),
+        ("viewer", None),
+        ("server", None),
+    ],
+)
+def test_a_role_that_is_not_built_in_is_issued_with_a_warning(authority, role, said):
+    done = jobsctl("certs", "issue", "bob", "--role", role, "--dir", authority)
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 2
+    if said is None:
+        assert done.stderr == ""
+    else:
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_revoking_twice_says_so_and_the_authority_itself_is_refused(authority):
+    jobsctl("certs", "issue", "bob", "--role", "viewer", "--dir", authority)
+    revoking = ["certs", "revoke", f"{authority}/bob.crt", "--dir", authority]
+    first, second = jobsctl(*revoking), jobsctl(*revoking)
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert "was on the list already" in second.stderr
+    assert "already" not in first.stderr
+    own = jobsctl("certs", "revoke", f"{authority}/ca.crt", "--dir", authority)
+    assert (own.returncode, own.stdout, own.stderr.count("\n")) == (1, "", 1)
+    assert "the authority's own certificate" in own.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
