@@ -207,7 +207,7 @@ class Dispatcher:
             with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
                 await self._audit.settle()
         if METHODS[call.method].on_job:
-            await self._jobs.settled(call.target)
+            await call.target.until_settled()
         try:
             return await self._handlers[call.method](call)
         except JobsError as error:
@@ -261,7 +261,7 @@ class Dispatcher:
         """
         found: list[LiveJob] = []
         # What is not there is looked at as long as what may not be seen: plugins take their time.
-        parts = in_parts(self._jobs.matching(text))
+        parts = in_parts(self._jobs.register.matching(text))
         for some in chain([next(parts, [NOBODYS])], parts):
             seen, decided = await self.visible(identity, some)
             found += [live for live in seen if live is not NOBODYS]
