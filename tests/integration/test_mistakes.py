@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import harness
 import pytest
@@ -24,16 +25,11 @@ def refusal(done, status=1):
     return said
 
 
-def without(fd, *words):
-    """Give a command that runs `jobsctl` with one of its descriptors closed."""
-    return ["sh", "-c", f'exec "$@" {fd}>&-', "sh", harness.SCRIPTS / "jobsctl", *words]
-
-
 def run_without(shared, fd, *words):
-    environment = {**os.environ, "JOBS_CONFIG": str(shared.directory / "config.toml")}
+    """Run `jobsctl` with one of its descriptors closed."""
     return subprocess.run(
-        without(fd, *words),
-        env=environment,
+        ["sh", "-c", f'exec "$@" {fd}>&-', "sh", harness.SCRIPTS / "jobsctl", *words],
+        env={**os.environ, "JOBS_CONFIG": str(shared.directory / "config.toml")},
         capture_output=True,
         timeout=harness.CLI_S,
         check=False,
@@ -67,7 +63,7 @@ def test_a_denial_says_what_to_do(shared, words, said):
 
 def test_an_error_with_json_is_the_same_line(shared):
     """Standard output is data: a program that reads it finds none, and the status says why."""
-    for words in (["inspect", "nobody"], ["kill", "nobody"]):
+    for words in (["inspect", "nobody"], ["pause", "nobody"]):
         assert refusal(shared.cli(*words, "--json")) == refusal(shared.cli(*words))
 
 
@@ -98,14 +94,14 @@ def test_a_wrong_file_or_address(shared, options, said):
 
 
 def test_a_key_that_others_may_read(shared, tmp_path):
-    key = shutil.copy(shared.certs / "alice.key", tmp_path)
-    os.chmod(key, 0o644)  # noqa: PTH101  it is a string
-    words = ["--cert", str(shared.certs / "alice.crt"), "--key", key]
+    key = Path(shutil.copy(shared.certs / "alice.key", tmp_path))
+    key.chmod(0o644)
+    words = ["--cert", str(shared.certs / "alice.crt"), "--key", str(key)]
     words += ["--ca", str(shared.certs / "ca.crt"), "--server", f"127.0.0.1:{shared.port}"]
     assert f"(mode 0644), and is not used. If nobody can have copied it, chmod 600 {key}" in (
         refusal(shared.cli("whoami", *words))
     )
-    os.chmod(key, 0o600)  # noqa: PTH101  as above
+    key.chmod(0o600)
     assert shared.cli("whoami", *words).stdout.startswith(b"identity: alice\n")
 
 
@@ -123,7 +119,7 @@ def test_a_closed_standard_output_is_never_another_file(shared):
 
 
 def test_a_job_whose_id_cannot_be_written_is_told_all_the_same(shared):
-    with open("/dev/full", "wb") as full:  # noqa: PTH123  a device
+    with Path("/dev/full").open("wb") as full:
         status, _, said = ended(shared.cli_process("run", "true", stdout=full))
     assert status == 125
     assert "was started, but cannot write to standard output: No space left on device" in said

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import reduce
+from pathlib import Path
 
 import pytest
 from cyclopts import App
@@ -149,7 +150,7 @@ def test_a_closed_standard_output_ends_us_quietly():
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["version"]])
 def test_a_full_disk_is_told_and_no_fault_of_ours(words):
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jobs_cli", *words],
             stdout=full,
