@@ -23,24 +23,24 @@ from jobs_plugins.roles import Roles
 from jobs_plugins.sources import PluginError
 from jobs_proto.errors import JobsError
 from jobs_supervisor import dev, isolation
-from jobs_supervisor.access import load_access
+from jobs_supervisor.access import Access, load_access
 from jobs_supervisor.audit import Audit
-from jobs_supervisor.cgroups import survey
-from jobs_supervisor.config import Settings, host_and_port, load
+from jobs_supervisor.cgroups import Tree, survey
+from jobs_supervisor.config import ServerSettings, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
-from jobs_supervisor.log import log_failure, set_up_logging
+from jobs_supervisor.log import log_failure, log_slow, set_up_logging
 from jobs_supervisor.notify import notify
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.reload import Reloader
-from jobs_supervisor.retention import Retention
 from jobs_supervisor.server import Server
 from jobs_supervisor.spawn import Spawned
 from jobs_supervisor.store import Store
+from jobs_supervisor.terms import Terms
 from jobs_supervisor.users import find_user
 
 log = structlog.get_logger()
@@ -118,84 +118,124 @@ async def supervise(settings: Settings, arguments: argparse.Namespace, first: Sp
         JobsError, PluginError, OSError: it cannot start; the message says why.
     """
     _warn_of_few_files(settings.server.max_connections + settings.server.max_handshakes)
-    access = load_access(settings)
-    roles = Roles(access.policy)
-    manager = make_manager(
-        roles=roles,
-        directory=settings.plugins.dir,
-        disabled=settings.plugins.disabled,
-        config=settings.plugins.config,
-    )
-    plugins = Plugins(manager, decide_s=settings.plugins.decide_s, failed=log_failure)
     if os.geteuid() == 0:
         find_user(settings.jobs.default_user)
+    access = load_access(settings)
+    roles = Roles(access.policy)
+    plugins, events = _load_plugins(settings, roles)
     listeners = await _listen(settings, arguments.config)
     audit = Audit(settings.state_dir, settings.audit)
-    events = Events(manager, event_s=settings.plugins.event_s, failed=log_failure)
     store = Store(settings.state_dir / "jobs.sqlite", events.publish)
-    forkserver = ForkServer(first)
-    stop = trio.Event()
     reloader = Reloader(settings, partial(load, arguments.config))
     async with trio.open_nursery() as writing:
         await writing.start(store.run)
         await writing.start(audit.run)
         async with trio.open_nursery() as nursery:
+            stop = trio.Event()
             await nursery.start(_stop_on_signal, stop)
             await nursery.start(reloader.listen)
+            nursery.start_soon(events.run)
             tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
+            quotas = Quotas(settings.quotas, store)
+            forkserver = ForkServer(first)
             nursery.start_soon(forkserver.run, tree.shims)
             unfinished = store.unfinished()  # while it gets ready, which takes as long
             await forkserver.ready()
-            host = describe(forkserver.mode, forkserver.why, tree)
-            walls = isolation.survey(host.mode, settings, arguments.config)
-            retention = Retention(settings.retention, settings.state_dir, store)
-            quotas = Quotas(settings.quotas, store)
             jobs = Jobs(
-                settings=settings.jobs,
-                state_dir=settings.state_dir,
+                settings,
                 store=store,
-                retention=retention,
                 forkserver=forkserver,
-                host=host,
-                walls=walls,
+                terms=_find_terms(settings, arguments.config, forkserver, tree),
                 quotas=quotas,
                 nursery=nursery,
             )
-            await jobs.restore(unfinished)
-            nursery.start_soon(retention.run)
-            nursery.start_soon(events.run)
-            presence = Presence(quotas, settings.server.max_connections)
-            dispatcher = Dispatcher(
-                plugins=plugins,
-                audit=audit,
-                jobs=jobs,
-                default_user=settings.jobs.default_user,
-                handlers=Handlers(jobs, plugins, roles, quotas, presence).table(),
-            )
-            server = Server(
-                settings=settings.server,
+            await jobs.start(unfinished)
+            server = _make_server(
+                settings.server,
                 access=access,
                 roles=roles,
                 plugins=plugins,
                 audit=audit,
                 quotas=quotas,
-                presence=presence,
-                dispatcher=dispatcher,
                 jobs=jobs,
+                default_user=settings.jobs.default_user,
             )
             nursery.start_soon(reloader.run, server)
-            gc.enable()  # it was off while we started (`jobs_supervisor.main`)
-            gc.freeze()  # what there is now stays: no collection need look at it
-            _announce(settings, arguments, host.missing + walls.missing)
-            notify("READY=1")
+            _settle()
+            _announce(settings, arguments)
             await server.serve(listeners, stop)
-            log.info("drained; jobs go on", running=len(jobs.live))
+            log.info("drained; jobs go on", running=len(jobs.register))
             nursery.cancel_scope.cancel()
         writing.cancel_scope.cancel()
     store.close()
     for directory in tree.directories():
         with suppress(OSError):  # jobs have theirs in it
             directory.rmdir()
+
+
+def _load_plugins(settings: Settings, roles: Roles) -> tuple[Plugins, Events]:
+    """Find the plugins: those that decide, and those that are told."""
+    given = settings.plugins
+    manager = make_manager(
+        roles=roles,
+        directory=given.dir,
+        disabled=given.disabled,
+        config=given.config,
+        slow=log_slow,
+    )
+    return (
+        Plugins(manager, decide_s=given.decide_s, failed=log_failure),
+        Events(manager, event_s=given.event_s, failed=log_failure),
+    )
+
+
+def _find_terms(settings: Settings, config: Path, forkserver: ForkServer, tree: Tree) -> Terms:
+    """Find out what jobs can have here, and say what they cannot."""
+    host = describe(forkserver.mode, forkserver.why, tree)
+    walls = isolation.survey(host.mode, settings, config)
+    for sentence in host.missing + walls.missing:
+        log.warning(sentence)
+    return Terms(settings.jobs, host, walls)
+
+
+def _make_server(
+    settings: ServerSettings,
+    *,
+    access: Access,
+    roles: Roles,
+    plugins: Plugins,
+    audit: Audit,
+    quotas: Quotas,
+    jobs: Jobs,
+    default_user: str,
+) -> Server:
+    """Make what clients talk to: from the connection by way of the decision to the jobs."""
+    presence = Presence(quotas, settings.max_connections)
+    handlers = Handlers(jobs, plugins, roles, quotas, presence)
+    dispatcher = Dispatcher(
+        plugins=plugins,
+        audit=audit,
+        jobs=jobs,
+        default_user=default_user,
+        handlers=handlers.table(),
+    )
+    return Server(
+        settings=settings,
+        access=access,
+        roles=roles,
+        plugins=plugins,
+        audit=audit,
+        quotas=quotas,
+        presence=presence,
+        dispatcher=dispatcher,
+        jobs=jobs,
+    )
+
+
+def _settle() -> None:
+    """Have the garbage collector begin, which was off while we started (`jobs_supervisor.main`)."""
+    gc.enable()
+    gc.freeze()  # what there is now stays: no collection need look at it
 
 
 async def _listen(settings: Settings, config: Path) -> list[trio.SocketListener]:
@@ -220,15 +260,14 @@ async def _stop_on_signal(
             stop.set()
 
 
-def _announce(settings: Settings, arguments: argparse.Namespace, missing: tuple[str, ...]) -> None:
-    """Say that we serve, what is not enforced here, and how to point the CLI at us."""
-    for sentence in missing:
-        log.warning(sentence)
+def _announce(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Say that we serve, and how to point the CLI at us."""
     log.info("serving", listen=settings.server.listen, state=str(settings.state_dir))
     if arguments.dev:
         print(f"export JOBS_CONFIG={arguments.dir / 'config.toml'}", flush=True)  # noqa: T201
     if arguments.ready_file is not None:
         arguments.ready_file.write_text(f"{os.getpid()}\n")
+    notify("READY=1")
 
 
 def _cgroup_name(state_dir: Path) -> str:

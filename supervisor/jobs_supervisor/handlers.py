@@ -52,7 +52,7 @@ class Handlers:
         """Give the job as a client sees it: with the output there is now."""
         job: Job = live.job
         if not live.exited:
-            directory = self._jobs.directory(job.id)
+            directory = self._jobs.register.directory(job.id)
             total = max(indexed(directory), job.output.total)
             output = evolve(job.output, total=total, retained_from=retained_from(directory))
             job = evolve(job, output=output)
@@ -77,7 +77,8 @@ class Handlers:
             "fingerprint": who.fingerprint,
             "not_after": who.not_after,
             "quotas": self._quotas.shown(
-                who.name, {**self._jobs.used(who.name), **self._presence.used(who.name)}
+                who.name,
+                {**self._jobs.places.ledger.used(who.name), **self._presence.used(who.name)},
             ),
         }
 
@@ -106,11 +107,11 @@ class Handlers:
     async def _run(self, call: Call) -> object:
         impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
-            return await self._jobs.rehearse(call.identity.name, call.params, impose)
-        return (await self._jobs.submit(call.identity.name, call.params, impose)).packed
+            return await self._jobs.admission.rehearse(call.identity.name, call.params, impose)
+        return (await self._jobs.admission.submit(call.identity.name, call.params, impose)).packed
 
     async def _list(self, call: Call) -> object:
-        await self._jobs.restored()
+        await self._jobs.reattachment.done()
         listed: list[Packed] = []
         size = 0
         for part in in_parts(self._candidates(call)):
@@ -128,13 +129,13 @@ class Handlers:
         return _answer(listed, complete=True)
 
     def _candidates(self, call: Call) -> Iterator[LiveJob]:
-        jobs = self._jobs.newest_first(unfinished=not call.params.all)
+        jobs = self._jobs.register.newest_first(unfinished=not call.params.all)
         if not call.params.own:
             return jobs
         return (live for live in jobs if live.job.owner == call.identity.name)
 
     async def _inspect(self, call: Call) -> object:
-        await self._jobs.measure(call.target)
+        await self._jobs.control.measure(call.target)
         return self._view(call.target)
 
     async def _wait(self, call: Call) -> object:
@@ -142,28 +143,28 @@ class Handlers:
 
     async def _kill(self, call: Call) -> object:
         number = signal_number(call.params.signal)
-        await self._jobs.kill(call.target, number, call.params.grace_s, call.identity.name)
+        await self._jobs.control.kill(call.target, number, call.params.grace_s, call.identity.name)
         return self._view(call.target)
 
     async def _signal(self, call: Call) -> object:
-        await self._jobs.signal(call.target, signal_number(call.params.signal))
+        await self._jobs.control.signal(call.target, signal_number(call.params.signal))
         return self._view(call.target)
 
     async def _pause(self, call: Call) -> object:
-        await self._jobs.freeze(call.target, frozen=True)
+        await self._jobs.control.freeze(call.target, frozen=True)
         return self._view(call.target)
 
     async def _resume(self, call: Call) -> object:
-        await self._jobs.freeze(call.target, frozen=False)
+        await self._jobs.control.freeze(call.target, frozen=False)
         return self._view(call.target)
 
     async def _update(self, call: Call) -> object:
         impose = partial(self._asked.limit, call.identity, call.target.job.spec)
-        await self._jobs.update(call.target, call.params, impose)
+        await self._jobs.control.update(call.target, call.params, impose)
         return self._view(call.target)
 
     async def _remove(self, call: Call) -> object:
-        await self._jobs.remove(call.target)
+        await self._jobs.control.remove(call.target)
         return {"id": call.target.job.id}
 
     async def _follow(self, call: Call) -> object:

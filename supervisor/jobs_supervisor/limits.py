@@ -8,7 +8,7 @@ refused, unless the plugin itself says `best-effort`.
 """
 
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from attrs import evolve, field, frozen
 
@@ -27,7 +27,7 @@ class Granted:
     Attributes:
         limits: all of these are enforced.
         notes: what was asked for and is not; sentences.
-        device: `major:minor` of the disk that I/O limits are about.
+        device: `major:minor` of the disk that I/O limits are about; to be found, by who may wait.
         limited_by: for each limit that a plugin has set or tightened, that plugin.
     """
 
@@ -44,7 +44,6 @@ def grant(
     tree: Tree,
     *,
     imposed: Iterable[tuple[str, Limits]] = (),
-    find_disk: Callable[[], str],
 ) -> Granted:
     """Decide on a job's limits.
 
@@ -54,7 +53,6 @@ def grant(
         maximum: of the settings.
         tree: what the host can enforce.
         imposed: by plugins, each with its name.
-        find_disk: gives the disk that I/O limits are about; called if there are any.
 
     Raises:
         JobsError: `invalid_argument`: they make no sense on this host, or are over the maximum;
@@ -71,7 +69,6 @@ def grant(
             f"{'; '.join(unenforceable)}. Leave it out, or accept that with --limits best-effort",
         )
     limits = _fill(_enforceable(asked, tree), default, maximum, tree)
-    device = None
     notes = [f"not enforced: {sentence}" for sentence in unenforceable]
     limited_by: dict[str, str] = {}
     for plugin, each in imposed:
@@ -81,14 +78,17 @@ def grant(
         limited_by |= dict.fromkeys(changed, plugin)
         notes += [f"not enforced, though {plugin} has set it: {why}" for why in tree.check(each)]
     limits = _without_swap(limits, tree)
-    if any(getattr(limits, name) is not None for name in _IO):
-        device = find_disk()
-        if not tree.unified and (limits.io_write_bps or limits.io_write_iops):
-            notes.append(
-                "cgroups of this host are v1: only direct writes are throttled (O_DIRECT), "
-                "not those that go through the page cache"
-            )
-    return Granted(limits=limits, notes=tuple(notes), device=device, limited_by=limited_by)
+    if not tree.unified and (limits.io_write_bps or limits.io_write_iops):
+        notes.append(
+            "cgroups of this host are v1: only direct writes are throttled (O_DIRECT), "
+            "not those that go through the page cache"
+        )
+    return Granted(limits=limits, notes=tuple(notes), limited_by=limited_by)
+
+
+def of_disk(limits: Limits) -> bool:
+    """Tell whether some of these limits are about a disk."""
+    return any(getattr(limits, name) is not None for name in _IO)
 
 
 def _impose(limits: Limits, plugin: str, imposed: Limits, tree: Tree) -> Limits:

@@ -83,6 +83,13 @@ class LiveJob:
         self.record = evolve(self.record, job=evolve(self.job, usage=usage, output=output))
         self.wake()
 
+    async def tell_limits(self) -> None:
+        """Tell the shim, if there is one yet, the limits that can change; again does no harm."""
+        if self.link is not None:
+            cap, timeout_s = self.job.limits.output_max_bytes, self.job.timeout_s
+            body: protocol.Body = {"output_max_bytes": cap, "timeout_s": timeout_s}
+            await self.link.send(protocol.UPDATE, body)
+
     async def more_than(self, offset: int) -> None:
         """Wait until there may be output after `offset`, or the job has exited."""
         while self.total <= offset and not self.exited:
@@ -100,6 +107,11 @@ class LiveJob:
             self._watching = False
             self.wake()
             raise
+
+    async def until_settled(self) -> None:
+        """Wait until this job was found again, or its shim has had its time."""
+        if self.settled is not None:
+            await self.settled.wait()
 
     async def until_exited(self) -> None:
         """Wait for the end."""

@@ -8,9 +8,9 @@ one commit, and its fsync comes not between the shim and the fsync of the exit r
 works in a thread; reads are microseconds from the page cache, and are done where they are asked
 for.
 
-A disk that is full refuses new jobs (`offer`); what happens to those that were taken on (`post`) is
-kept here in order, and tried again until there is room. Their shims' files say the same, if we end
-before that.
+A disk that is full refuses what is asked for (`offer`): new jobs, other limits. What happens to
+jobs that were taken on (`post`) is kept here in order, and tried again until there is room. Their
+shims' files say the same, if we end before that.
 
 A statement that is stepped through holds one view of the table, for all who read: nobody would see
 what is written meanwhile. So none is open while others run: a list is one of numbers first.
@@ -166,6 +166,7 @@ class Store:
         except sqlite3.Error as error:
             raise JobsError("failed_precondition", f"cannot use {path}: {error}") from None
         self._pending: list[Write] = []
+        self._last: Write | None = None
         self._pended = trio.Event()
         self._wake = trio.Event()  # somebody waits
         self._thread = trio.CapacityLimiter(1)  # its own: a commit waits for nobody's slow read
@@ -196,18 +197,20 @@ class Store:
 
     def note(self, record: Record, kind: Kind) -> Write:
         """Do as `post`, for what nobody waits for: it may linger, so that more share its commit."""
-        write = Write(record, keep=True, kind=kind)
-        self._pending.append(write)
-        self._pended.set()
-        return write
+        return self._append(Write(record, keep=True, kind=kind))
 
-    def offer(self, record: Record) -> Write:
-        """Have a new record written, or refused."""
-        return self._enqueue(Write(record, keep=False, kind=Kind.QUEUED))
+    def offer(self, record: Record, kind: Kind | None = None) -> Write:
+        """Have a new record, or a change that was asked for, written or refused."""
+        return self._enqueue(Write(record, keep=False, kind=kind))
 
     def meet(self, name: str, roles: tuple[str, ...]) -> Write:
         """Have the roles of an identity written."""
         return self._enqueue(Write(Met(name, roles), keep=True))
+
+    async def tried(self) -> None:
+        """Wait until the disk has taken, or refused, all that there is to be written now."""
+        if self._last is not None:
+            await self._last.tried.wait()
 
     async def delete(self, ids: Iterable[str]) -> None:
         """Delete the records with these ids; return when they are gone."""
@@ -215,9 +218,13 @@ class Store:
             await write.done.wait()
 
     def _enqueue(self, write: Write) -> Write:
+        self._wake.set()
+        return self._append(write)
+
+    def _append(self, write: Write) -> Write:
         self._pending.append(write)
         self._pended.set()
-        self._wake.set()
+        self._last = write
         return write
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -128,6 +128,35 @@ async def test_what_runs_goes_on_and_what_is_new_is_refused(disk, gates):
         assert await client.list(all=True) == records
 
 
+@pytest.mark.parametrize("limits", [{"timeout_s": 1.0}, {"output_max_bytes": 4096}])
+async def test_other_limits_are_refused_and_the_old_ones_hold(disk, gates, limits):
+    """Neither the record, nor what is shown, nor the shim knows of a change that was refused."""
+    disk, supervisor = disk
+    gate = gates()
+    async with supervisor.client() as client:
+        job = await client.run(told(gate, 0))
+        before = await until_running(client, job)
+        disk.fill()
+        with trio.fail_after(ASK_S):
+            with pytest.raises(JobsError, match="make room in its state directory") as refusal:
+                await client.update(job.id, **limits)
+            assert refusal.value.code == "resource_exhausted"
+            shown = await client.inspect(job.id)
+        disk.free()
+        assert (shown.limits, shown.timeout_s) == (before.limits, before.timeout_s)
+        assert shown.updated_at is None
+        gate.say("100000")
+        still = await client.wait(job.id, timeout_s=2)  # beyond the deadline that it was not given
+        assert still.phase == "running"
+        gate.close()
+        ended = await client.wait(job.id)
+        assert (ended.outcome, ended.output.retained_from) == ("completed", 0)
+        assert ended.updated_at is None
+    await in_thread(supervisor.restart)
+    async with supervisor.client() as client:
+        assert await client.inspect(job.id) == ended
+
+
 async def test_a_supervisor_starts_on_a_full_disk(disk, gates):
     """It was killed when the disk was full; it finds its jobs, and what ended meanwhile."""
     disk, supervisor = disk

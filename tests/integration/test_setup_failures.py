@@ -17,13 +17,13 @@ from jobs_proto.job import Spec
 from jobs_proto.methods import Run
 from jobs_proto.phases import Outcome
 from jobs_supervisor import cgroups, isolation
-from jobs_supervisor.config import JobSettings, QuotaSettings, RetentionSettings, Settings
+from jobs_supervisor.config import Settings
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.quotas import Quotas
-from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store
+from jobs_supervisor.terms import Terms
 
 JOBS = 500
 AT_ONCE = 16
@@ -71,20 +71,18 @@ async def test_nothing_is_left_of_jobs_that_failed_at_any_step(tmp_path):
             await nursery.start(store.run)
             nursery.start_soon(forkserver.run, tree.shims)
             await forkserver.ready()
+            settings = Settings(state_dir=tmp_path)
+            host = describe(forkserver.mode, forkserver.why, tree)
+            walls = isolation.survey(host.mode, settings, tmp_path / "supervisor.toml")
             jobs = Jobs(
-                settings=JobSettings(),
-                state_dir=tmp_path,
+                settings,
                 store=store,
-                retention=Retention(RetentionSettings(), tmp_path, store),
-                quotas=Quotas(QuotaSettings(), store),
                 forkserver=forkserver,
-                host=describe(forkserver.mode, forkserver.why, tree),
-                walls=isolation.survey(
-                    forkserver.mode, Settings(state_dir=tmp_path), tmp_path / "supervisor.toml"
-                ),
+                terms=Terms(settings.jobs, host, walls),
+                quotas=Quotas(settings.quotas, store),
                 nursery=nursery,
             )
-            await jobs.restore([])
+            await jobs.start([])
             await run_one(jobs)  # what is opened once and kept, is open by now
             before = await open_files_at_rest(forkserver.pid)
             limiter = trio.CapacityLimiter(AT_ONCE)
@@ -113,8 +111,9 @@ async def no_limits():
 
 
 async def run_one(jobs):
-    job = await jobs.submit("tester", Run(spec=SPEC, secrets={"a": b"never seen"}), no_limits)
-    live = jobs.current(jobs.store.get(job.id))
+    request = Run(spec=SPEC, secrets={"a": b"never seen"})
+    job = await jobs.admission.submit("tester", request, no_limits)
+    (live,) = jobs.register.matching(job.id)
     await live.until_exited()
     assert live.job.outcome is Outcome.START_FAILED, live.job
     assert os.strerror(errno.ENOENT) in live.job.exit.error or "no such" in live.job.exit.error

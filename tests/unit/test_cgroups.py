@@ -8,7 +8,7 @@ from attrs import evolve
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits, parse_cpuset
 from jobs_supervisor.cgroups import Tree, disk_of, given_places, own_places, survey
-from jobs_supervisor.limits import grant
+from jobs_supervisor.limits import grant, of_disk
 from jobs_supervisor.users import find_user
 
 UNIFIED_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -25,10 +25,6 @@ STRANGER = evolve(find_user("nobody"), uid=54321, gid=54321, groups=())
 EVERYTHING = Limits(
     cpus=0.5, cpuset="0", memory_bytes=64 << 20, swap_bytes=0, pids=50, io_write_bps=10 << 20
 )
-
-
-def no_disk():
-    raise AssertionError("there is no limit of I/O")
 
 
 def unified(*absent):
@@ -161,7 +157,7 @@ def test_a_host_without_cgroups_gives_no_plan():
 )
 def test_a_missing_controller_is_named_with_what_to_do(limits, controller):
     with pytest.raises(JobsError) as refused:
-        grant(limits, Limits(), Limits(), unified(controller), find_disk=no_disk)
+        grant(limits, Limits(), Limits(), unified(controller))
     assert refused.value.code == "failed_precondition"
     assert f"needs the {controller} controller" in refused.value.message
     assert "Delegate=yes" in refused.value.message
@@ -170,7 +166,7 @@ def test_a_missing_controller_is_named_with_what_to_do(limits, controller):
 
 def test_best_effort_leaves_out_what_cannot_be_and_notes_it():
     asked = Limits(memory_bytes=64 << 20, pids=50, enforcement="best-effort")
-    granted = grant(asked, Limits(), Limits(), unified("memory"), find_disk=no_disk)
+    granted = grant(asked, Limits(), Limits(), unified("memory"))
     assert granted.limits.memory_bytes is None
     assert granted.limits.pids == 50
     assert len(granted.notes) == 1
@@ -179,19 +175,17 @@ def test_best_effort_leaves_out_what_cannot_be_and_notes_it():
 
 def test_defaults_fill_in_and_are_dropped_where_they_cannot_be():
     default = Limits(pids=100, memory_bytes=1 << 30)
-    granted = grant(Limits(pids=7), default, Limits(), unified(), find_disk=no_disk).limits
+    granted = grant(Limits(pids=7), default, Limits(), unified()).limits
+    assert not of_disk(granted)
     assert (granted.pids, granted.memory_bytes, granted.swap_bytes) == (7, 1 << 30, 0)
-    assert grant(Limits(), default, Limits(), Tree(), find_disk=no_disk).limits == Limits()
+    assert grant(Limits(), default, Limits(), Tree()).limits == Limits()
 
 
 def test_a_maximum_is_a_default_that_nobody_exceeds():
     maximum = Limits(memory_bytes=1 << 30)
-    assert (
-        grant(Limits(), Limits(), maximum, unified(), find_disk=no_disk).limits.memory_bytes
-        == 1 << 30
-    )
+    assert grant(Limits(), Limits(), maximum, unified()).limits.memory_bytes == 1 << 30
     with pytest.raises(JobsError, match="more than this supervisor allows"):
-        grant(Limits(memory_bytes=2 << 30), Limits(), maximum, unified(), find_disk=no_disk)
+        grant(Limits(memory_bytes=2 << 30), Limits(), maximum, unified())
 
 
 @pytest.mark.parametrize(
@@ -202,19 +196,21 @@ def test_a_maximum_is_a_default_that_nobody_exceeds():
         (Limits(pids=1 << 40), "more than this host has"),
         (Limits(cpuset="8000"), "has no CPU 8000"),
         (Limits(nofile=1 << 40), "more than the supervisor's own"),
-        (Limits(io_read_bps=1, io_device="/nowhere"), "no device for /nowhere"),
-        (Limits(io_read_bps=1, io_device="/proc"), "no disk behind /proc"),
     ],
 )
 def test_limits_that_this_host_cannot_have(limits, why):
     with pytest.raises(JobsError) as refused:
-        grant(
-            limits,
-            Limits(),
-            Limits(),
-            hybrid(),
-            find_disk=lambda: disk_of(limits.io_device, ROOT),
-        )
+        grant(limits, Limits(), Limits(), hybrid())
+    assert refused.value.code == "invalid_argument"
+    assert why in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/nowhere", "no device for /nowhere"), ("/proc", "no disk behind /proc")]
+)
+def test_a_path_that_has_no_disk(path, why):
+    with pytest.raises(JobsError) as refused:
+        disk_of(path, ROOT)
     assert refused.value.code == "invalid_argument"
     assert why in refused.value.message
 
