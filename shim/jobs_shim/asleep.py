@@ -84,9 +84,10 @@ class Asleep:
             return False
         if not forked.started:
             return True
-        self._poll.unregister(forked.start)
         if forked.leader is None:
             return False
+        self._poll.unregister(forked.start)
+        forked.end_start()
         self.started_ns = time.monotonic_ns() + self.clock
         if self._until is not None:
             self._until += time.monotonic()
@@ -105,7 +106,10 @@ class Asleep:
 
     def _has_gone(self, fd: int) -> bool:
         """Hear a supervisor; False if it has asked for something."""
-        packet = os.read(fd, MAX_WISH)
+        try:
+            packet = os.read(fd, MAX_WISH)
+        except ConnectionResetError:
+            packet = b""  # it went, and had not read all
         if packet:
             self.wish = fd, packet
             return False
