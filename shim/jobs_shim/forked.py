@@ -23,7 +23,7 @@ class ForkedInit:
         pid: None if it could not be forked.
         failed: what could not be done for the start, if anything: [step, errno, path].
         channel: to it, for the job's life.
-        start: where its launcher, and then the leader, say how the start goes; a descriptor.
+        start: where its launcher, and then the leader, say how the start goes; a descriptor, or -1.
         leader: the leader's pid on the host.
         started: the start channel has ended, and what it was about is over, well or not.
         pipes: the reading ends of the job's output → stream.
@@ -101,8 +101,9 @@ class ForkedInit:
             self.started = True
 
     def end_start(self) -> None:
-        """Close the start channel."""
+        """Close the start channel; its number may soon be that of something else."""
         self._start.close()
+        self.start = -1
 
 
 def make_pipe() -> tuple[int, int]:

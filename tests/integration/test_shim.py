@@ -393,6 +393,22 @@ def test_a_supervisor_comes_back(server, stack):
     assert back.end()["killed_by"] == "tester"
 
 
+def test_supervisors_come_and_go_while_the_job_sleeps(server, stack):
+    job = server.launch(["sleep", "1000"])
+    started = job.expect(protocol.STARTED)
+    others = [job.reattach(stack) for _ in range(3)]
+    for other in others:
+        assert other.expect(protocol.HELLO)["leader"] == started["pid"]
+    others[0].connection.close()
+    last = job.reattach(stack)
+    assert last.expect(protocol.HELLO)["started_ns"] == started["time_ns"]
+    job.connection.close()
+    others[1].tell(protocol.WATCH, offset=0)
+    last.kill()
+    assert last.end()["killed_by"] == "tester"
+    others[2].expect(protocol.EXITED)
+
+
 def test_the_fork_server_may_die(server):
     job = server.launch(["sleep", "1000"])
     job.expect(protocol.STARTED)
