@@ -116,21 +116,20 @@ def serve(supervisor: socket.socket) -> None:
 
 def be_shim(packet: bytes, usual: shim.Usual | None, connection: int, plan: int) -> None:
     """Be the shim of one job; never returns."""
-    directory = None
+    claimed = None
     try:
-        if environment():
+        if environment():  # else nobody will ask, and to find out writes to pages
             concerning(shim.directory_of(packet).rpartition("/")[2])
-        job = shim.prepare(packet, usual, connection, plan)
-        if job is not None:
-            directory = job.directory
-            job.run()
+        claimed = shim.prepare(packet, usual, connection, plan)
+        if claimed is not None:
+            shim.wake(packet, claimed).run()
     except BaseException as error:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
-        if directory is None:
+        if claimed is None:
             os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no plan: {error!r}"}))
         else:
-            with open(f"{directory}/{files.SHIM_ERROR}", "a") as file:
+            with open(f"{shim.directory_of(packet)}/{files.SHIM_ERROR}", "a") as file:
                 traceback.print_exc(file=file)
     finally:
         os._exit(0)

@@ -35,11 +35,11 @@ class Asleep:
     """
 
     __slots__ = (
-        "_forked",
         "_job",
         "_poll",
         "_until",
         "clock",
+        "forked",
         "listener",
         "started_ns",
         "supervisors",
@@ -54,7 +54,7 @@ class Asleep:
         self.listener = listener
         timeout, self._job = head.split(b" ")
         self._until = float(timeout) if timeout else None  # of the job's time, then of the clock's
-        self._forked = forked
+        self.forked = forked
         self._poll = poll = select.poll()
         for fd in (supervisor, listener, forked.start, forked.channel, *forked.pipes):
             poll.register(fd, select.POLLIN)
@@ -65,7 +65,7 @@ class Asleep:
             for fd, _events in ready:
                 if fd == self.listener:
                     self._accept()
-                elif fd == self._forked.start:
+                elif fd == self.forked.start:
                     if not self._hear_start():
                         return
                 elif fd not in self.supervisors or not self._has_gone(fd):
@@ -78,7 +78,7 @@ class Asleep:
 
     def _hear_start(self) -> bool:
         """Take a word of the start; False if it has failed."""
-        forked = self._forked
+        forked = self.forked
         forked.hear()
         if forked.failed is not None:
             return False
@@ -102,7 +102,7 @@ class Asleep:
         if fd >= 0:
             self._poll.register(fd, select.POLLIN)
             self.supervisors.append(fd)
-            say_hello(fd, self._job.decode(), self._forked.leader, self.started_ns)
+            say_hello(fd, self._job.decode(), self.forked.leader, self.started_ns)
 
     def _has_gone(self, fd: int) -> bool:
         """Hear a supervisor; False if it has asked for something."""

@@ -42,7 +42,6 @@ class Shim:
         directory: the job's directory, absolute.
         plan: what of it we have to know (`jobs_shim.launcher`).
         fds: of `jobs_shim.claim`.
-        forked: init, or what failed.
         asleep: what has happened so far.
     """
 
@@ -80,9 +79,9 @@ class Shim:
         directory: str,
         plan: dict[str, object],
         fds: tuple[int, ...],
-        forked: ForkedInit,
         asleep: Asleep,
     ) -> None:
+        forked = asleep.forked
         self.directory = directory
         self.plan = plan
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
@@ -356,7 +355,11 @@ def directory_of(launch: bytes) -> str:
     return str(protocol.unpack(launch)[1]["dir"])
 
 
-def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -> Shim | None:
+Claimed = tuple[Asleep, bytes, tuple[int, ...]]
+"""A job that is ours: its shim, what the launcher has said, and sent."""
+
+
+def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -> Claimed | None:
     """Make of a fork of the fork server the shim that a launch asks for; None if it is refused.
 
     init is forked before anything else is done: of every page that the shim has written to before
@@ -385,8 +388,13 @@ def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -
             why = rest.decode("utf-8", "surrogateescape")
             os.write(connection, protocol.pack(protocol.REFUSED, {"why": why}))
         return None
-    asleep = Asleep(head, forked, fds[-1], connection)
-    if forked.pid is not None:
+    return Asleep(head, forked, fds[-1], connection), rest, fds
+
+
+def wake(launch: bytes, claimed: Claimed) -> Shim:
+    """Sleep until there is something to do; then be the shim that does it."""
+    asleep, rest, fds = claimed
+    if asleep.forked.pid is not None:
         asleep.sleep()
     plan: dict[str, object] = files.decode(rest)  # type: ignore[assignment]
-    return Shim(directory_of(launch), plan, fds, forked, asleep)
+    return Shim(directory_of(launch), plan, fds, asleep)

@@ -65,9 +65,10 @@ def up() -> None:
 def _be_shim(directory: str, cgroup: object) -> None:
     mine, _supervisors = socket_pair()
     launch = _launch(directory)
-    job = shim.prepare(launch, shim.steps_of(launch), mine, _plan({**_PLAN, "cgroup": cgroup}))
-    if job is None:
+    claimed = shim.prepare(launch, shim.steps_of(launch), mine, _plan({**_PLAN, "cgroup": cgroup}))
+    if claimed is None:
         raise OSError
+    job = shim.wake(launch, claimed)
     job.run()
     _come_back(job)
     _empty(directory)
