@@ -23,7 +23,7 @@ ABREAST = 8
 FINISHED = 100_000
 
 PAIR_KB = 930
-"""Of memory for a shim and its init, to which a supervisor has come back: 855 and 886 were measured.
+"""Of memory for a shim and its init, to which a supervisor has come back: 855 and 886 were seen.
 
 The aim is 976: 1 GB for a thousand.
 """

@@ -159,8 +159,10 @@ def test_a_job_starts_with_a_clean_slate(server):
 
 
 def test_a_job_has_its_three_streams_and_nothing_else(server):
-    job = server.launch(["sleep", "1000"])
+    job = server.launch(["sh", "-c", "echo up; kill -STOP $$"])
     pid = job.expect(protocol.STARTED)["pid"]
+    job.tell(protocol.WATCH, offset=0)
+    job.expect(protocol.GREW)  # the loader has closed what it had opened
     open_in_leader = shims.descriptors(pid)
     assert sorted(open_in_leader) == [0, 1, 2]
     assert open_in_leader[0] == "/dev/null"
