@@ -19,7 +19,7 @@ GRAIN = 4096
 
 UNLAUNCHED = frozenset(
     {
-        *("shim.forked", "shim.init-forked"),
+        "shim.forked",  # at shim.init-forked the launcher may be further on
         *("launcher.forked", "launcher.locked", "launcher.before-identity"),
     }
 )
