@@ -228,7 +228,6 @@ def _make_server(
         quotas=quotas,
         presence=presence,
         dispatcher=dispatcher,
-        jobs=jobs,
     )
 
 
