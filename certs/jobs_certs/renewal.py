@@ -76,8 +76,13 @@ def _keep_old(directory: Path, name: str, old: x509.Certificate) -> None:
 
 
 def _of_authority(path: Path, directory: Path) -> x509.Certificate:
-    certificate = load_certificate(path)
     authority, _ = load_authority(directory)
+    if not path.exists():
+        raise CertsError(
+            f"There is no certificate {path} to renew. Name one as it was issued, or issue it: "
+            "jobsctl certs issue."
+        )
+    certificate = load_certificate(path)
     if not issued_by(certificate, authority):
         raise CertsError(
             f"{path} was not issued by the authority in {directory}; issue a new one there."

@@ -185,7 +185,7 @@ def renew(
         _say_where_it_counts()
 
 
-@certs.command
+@certs.command(usage="Usage: jobsctl certs revoke [OPTIONS] FILE… | --serial HEX")
 def revoke(
     *files: File,
     serial: Annotated[tuple[str, ...], Parameter(metavar="HEX")] = (),
