@@ -60,8 +60,8 @@ class Jobs:
     ) -> None:
         self._directory = settings.state_dir / "jobs"
         self._nursery = nursery
-        self._retention = Retention(settings.retention, settings.state_dir, store)
         self.register = register = Register(store, self._directory)
+        self._retention = Retention(settings.retention, settings.state_dir, store, register)
         self.places = places = Places(settings.jobs, quotas)
         self.reattachment = Reattachment()
         ending = Ending(
@@ -103,6 +103,7 @@ class Jobs:
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         await self._retention.tidy()
+        launched = []
         for record in unfinished:
             failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
@@ -112,14 +113,24 @@ class Jobs:
             else:
                 self.places.ledger.place(live)
                 self.reattachment.expect(live)
-                self._nursery.start_soon(self._find_again, live)
+                launched.append(live)
+        self._nursery.start_soon(self._find_all, launched)
         self._nursery.start_soon(self.admission.run)
         self._nursery.start_soon(self._retention.run)
 
+    async def _find_all(self, launched: list[LiveJob]) -> None:
+        """Have the jobs' tasks begin as there are places, one in each round of the event loop.
+
+        So clients, whose turn comes in each round, need not wait for many jobs in any.
+        """
+        for live in launched:
+            await self.reattachment.place.acquire_on_behalf_of(live)
+            self._nursery.start_soon(self._find_again, live)
+
     async def _find_again(self, live: LiveJob) -> None:
-        """Have the job's task begin when there is a place, and give it its time in that place."""
-        async with self.reattachment.place:
-            self._nursery.start_soon(self._keeper.keep, live)
-            with trio.move_on_after(reattach.ANSWER_S):
-                await live.until_settled()
+        """Have the job's task begin, and give it its time in its place."""
+        self._nursery.start_soon(self._keeper.keep, live)
+        with trio.move_on_after(reattach.ANSWER_S):
+            await live.until_settled()
+        self.reattachment.place.release_on_behalf_of(live)
         self.reattachment.give_up(live)

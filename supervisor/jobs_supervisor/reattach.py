@@ -39,7 +39,7 @@ class Reattachment:
     """The jobs that are still to be found, and what became of the others.
 
     Attributes:
-        place: to be held by whoever asks a shim.
+        place: to be held for each job whose shim is asked.
     """
 
     def __init__(self) -> None:
