@@ -1,4 +1,4 @@
-"""Which finished jobs are forgotten, and how: by age, number and bytes of output, oldest first.
+"""Which finished jobs are forgotten, and how: by age, number and bytes, oldest first.
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
 `trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
