@@ -4,7 +4,7 @@ from jobs_certs.authority import Issued, init, issue
 from jobs_certs.description import WARN_DAYS, Description, describe, show
 from jobs_certs.errors import CertsError
 from jobs_certs.renewal import renew
-from jobs_certs.revocation import CRL_DAYS, Revocations, refresh, revoke, show_crl
+from jobs_certs.revocation import CRL_DAYS, Revocations, Revoked, refresh, revoke, show_crl
 from jobs_certs.trust import Trust, load_trust
 from jobs_certs.verification import verify
 
@@ -15,6 +15,7 @@ __all__ = [
     "Description",
     "Issued",
     "Revocations",
+    "Revoked",
     "Trust",
     "describe",
     "init",

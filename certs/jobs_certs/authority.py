@@ -231,8 +231,8 @@ def load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurveP
     """
     if not (directory / "ca.key").exists() and not (directory / "ca.crt").exists():
         raise CertsError(
-            f"There is no authority in {directory} (no ca.crt, no ca.key). Make one first: "
-            "jobsctl certs init."
+            f"There is no authority in {directory} (no ca.crt, no ca.key). Name another directory "
+            "with --dir, or make one first: jobsctl certs init."
         )
     authority = load_certificate(directory / "ca.crt")
     key = load_key(directory / "ca.key")

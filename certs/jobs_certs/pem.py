@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -20,13 +21,7 @@ def load_certificate(path: Path) -> x509.Certificate:
     Raises:
         CertsError: the file cannot be read or holds no certificate.
     """
-    data = read(path)
-    try:
-        return x509.load_pem_x509_certificate(data)
-    except ValueError:
-        raise CertsError(
-            f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)."
-        ) from None
+    return load_certificates(path)[0]
 
 
 def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
@@ -42,6 +37,15 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         raise CertsError(
             f"{path} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)."
         ) from None
+
+
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether a certificate bears this authority's name as its issuer's, and its signature."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def load_crls(path: Path) -> tuple[x509.CertificateRevocationList, ...]:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from jobs_certs.authority import (
@@ -25,7 +24,7 @@ from jobs_certs.description import kind_of
 from jobs_certs.errors import CertsError
 from jobs_certs.files import alone_in, keep, make_private, move, write_pair
 from jobs_certs.names import check_subject
-from jobs_certs.pem import load_certificate
+from jobs_certs.pem import issued_by, load_certificate
 from jobs_certs.revocation import revoke
 
 KEPT = (x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
@@ -77,14 +76,17 @@ def _keep_old(directory: Path, name: str, old: x509.Certificate) -> None:
 
 
 def _of_authority(path: Path, directory: Path) -> x509.Certificate:
-    certificate = load_certificate(path)
     authority, _ = load_authority(directory)
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    if not path.exists():
+        raise CertsError(
+            f"There is no certificate {path} to renew. Name one as it was issued, or issue it: "
+            "jobsctl certs issue."
+        )
+    certificate = load_certificate(path)
+    if not issued_by(certificate, authority):
         raise CertsError(
             f"{path} was not issued by the authority in {directory}; issue a new one there."
-        ) from None
+        )
     if kind_of(certificate) not in ("server", "client"):
         raise CertsError(f"{path} is neither a server's nor a client's, and cannot be renewed.")
     return certificate

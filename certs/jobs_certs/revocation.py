@@ -13,12 +13,13 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from jobs_certs.authority import BACKDATE, MAX_DAYS, load_authority
 from jobs_certs.errors import CertsError
 from jobs_certs.files import alone_in, replace
-from jobs_certs.pem import load_certificate, load_crls
+from jobs_certs.pem import issued_by, load_certificate, load_crls
 from jobs_proto.job import timestamp
 
 CRL = "ca.crl"
@@ -52,13 +53,26 @@ class Revocations:
     revoked: tuple[str, ...]
 
 
+@frozen(kw_only=True)
+class Revoked:
+    """What came of `revoke`.
+
+    Attributes:
+        path: the list. What is on it is worth nothing where the list arrives, and not before.
+        already: serial numbers that were on it before, hexadecimal. If all were, it is as it was.
+    """
+
+    path: Path
+    already: tuple[str, ...]
+
+
 def revoke(
     directory: Path | str,
     certificates: Iterable[Path | str] = (),
     *,
     serials: Iterable[str] = (),
     days: int = CRL_DAYS,
-) -> Path:
+) -> Revoked:
     """Put certificates on the authority's list, for ever; those that are on it stay as they are.
 
     Args:
@@ -67,19 +81,31 @@ def revoke(
         serials: their serial numbers, hexadecimal.
         days: how long the list is good for.
 
-    Returns:
-        The list's path. What is on it is worth nothing where the list arrives, and not before.
-
     Raises:
-        CertsError: one was not issued by this authority, or the list cannot be written.
+        CertsError: one was not issued by this authority, or is its own; or the list cannot be
+            written.
     """
+    _check_days(days)
     directory = Path(directory)
-    authority, _ = load_authority(directory)
+    authority, key = load_authority(directory)
     numbers = [_serial_of(Path(path), authority) for path in certificates]
     numbers += [_serial(text) for text in serials]
     if not numbers:
         raise CertsError("Name at least one certificate: its file, or its serial number.")
-    return _extend(directory, numbers, days)
+    if authority.serial_number in numbers:
+        raise CertsError(
+            f"{authority.serial_number:X} is the authority's own certificate, which no list of its "
+            "own can take back. To be rid of an authority, make another one, and replace ca.crt "
+            "everywhere."
+        )
+    with alone_in(directory):
+        last = _last(directory / CRL, authority)
+        known = {entry.serial_number for entry in last or ()}
+        numbers = list(dict.fromkeys(numbers))
+        if new := [number for number in numbers if number not in known]:
+            _write(directory / CRL, _successor(last, authority, key, days), key, new)
+    already = tuple(f"{number:X}" for number in numbers if number in known)
+    return Revoked(path=directory / CRL, already=already)
 
 
 def refresh(directory: Path | str, *, days: int = CRL_DAYS) -> Path:
@@ -92,7 +118,13 @@ def refresh(directory: Path | str, *, days: int = CRL_DAYS) -> Path:
     Raises:
         CertsError: there is no authority, or the list cannot be written.
     """
-    return _extend(Path(directory), (), days)
+    _check_days(days)
+    directory = Path(directory)
+    authority, key = load_authority(directory)
+    with alone_in(directory):
+        last = _last(directory / CRL, authority)
+        _write(directory / CRL, _successor(last, authority, key, days), key, ())
+    return directory / CRL
 
 
 def show_crl(path: Path | str) -> Revocations:
@@ -118,33 +150,44 @@ def show_crl(path: Path | str) -> Revocations:
     )
 
 
-def _extend(directory: Path, serials: Iterable[int], days: int) -> Path:
+def _check_days(days: int) -> None:
     if not 1 <= days <= MAX_DAYS:
         raise CertsError(f"A revocation list is good for 1 to {MAX_DAYS} days, not {days}.")
-    path = directory / CRL
-    authority, key = load_authority(directory)
-    with alone_in(directory):
-        last = _last(path, authority)
-        now = datetime.now(UTC)
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(authority.subject)
-            .last_update(now - BACKDATE)
-            .next_update(now + timedelta(days=days))
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-            )
-            .add_extension(x509.CRLNumber(_number(last) + 1), critical=False)
+
+
+def _successor(
+    last: x509.CertificateRevocationList | None,
+    authority: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+) -> x509.CertificateRevocationListBuilder:
+    """Begin the next list, with all that is on the last one."""
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now - BACKDATE)
+        .next_update(now + timedelta(days=days))
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
         )
-        known = set()
-        for entry in last or ():
-            known.add(entry.serial_number)
-            builder = builder.add_revoked_certificate(entry)
-        for serial in dict.fromkeys(serials):
-            if serial not in known:
-                builder = builder.add_revoked_certificate(_entry(serial, now))
-        replace(path, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    return path
+        .add_extension(x509.CRLNumber(_number(last) + 1), critical=False)
+    )
+    for entry in last or ():
+        builder = builder.add_revoked_certificate(entry)
+    return builder
+
+
+def _write(
+    path: Path,
+    builder: x509.CertificateRevocationListBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    serials: Iterable[int],
+) -> None:
+    now = datetime.now(UTC)
+    for serial in serials:
+        builder = builder.add_revoked_certificate(_entry(serial, now))
+    replace(path, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
 
 def _last(path: Path, authority: x509.Certificate) -> x509.CertificateRevocationList | None:
@@ -175,13 +218,11 @@ def _entry(serial: int, now: datetime) -> x509.RevokedCertificate:
 
 def _serial_of(path: Path, authority: x509.Certificate) -> int:
     certificate = load_certificate(path)
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    if not issued_by(certificate, authority):
         raise CertsError(
             f"{path} was not issued by this authority ({authority.subject.rfc4514_string()}), and "
             "only its issuer can revoke it. Name that one's directory with --dir."
-        ) from None
+        )
     return certificate.serial_number
 
 

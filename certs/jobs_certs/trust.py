@@ -9,10 +9,9 @@ from pathlib import Path
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from jobs_certs.errors import CertsError
-from jobs_certs.pem import load_certificates, load_crls
+from jobs_certs.pem import issued_by, load_certificates, load_crls
 from jobs_certs.revocation import signed_by
 
 
@@ -36,7 +35,7 @@ class Trust:
         """
         if certificate.not_valid_after_utc < datetime.now(UTC):
             return "your certificate has ended; ask for a new one"
-        issuer = next((each for each in self.authorities if _issued(certificate, each)), None)
+        issuer = next((each for each in self.authorities if issued_by(certificate, each)), None)
         if issuer is None:
             return "your certificate's authority is not trusted here any more; ask for a new one"
         for crl in self.crls:
@@ -96,11 +95,3 @@ def _check(
         raise CertsError(f"{path} holds a list of {issuer} that no authority in {ca} has signed.")
     if any(extension.critical for extension in crl.extensions):
         raise CertsError(f"{path} holds a list of {issuer} that is only a part (a delta) of it.")
-
-
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -21,7 +20,7 @@ from cryptography.x509.verification import (
 from jobs_certs.description import kind_of, san_text, sans_of
 from jobs_certs.errors import CertsError
 from jobs_certs.names import host_name
-from jobs_certs.pem import load_certificate, load_key
+from jobs_certs.pem import issued_by, load_certificate, load_key
 from jobs_certs.revocation import CRL
 from jobs_certs.trust import load_trust
 
@@ -74,14 +73,12 @@ def verify(path: Path | str, *, ca: Path | str | None = None, host: str | None =
 
 
 def _check_issuer(path: Path, certificate: x509.Certificate, authority: x509.Certificate) -> None:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    if not issued_by(certificate, authority):
         raise CertsError(
             f"{path} was not signed by this authority ({authority.subject.rfc4514_string()}) but "
             f"by {certificate.issuer.rfc4514_string()}, or by a key of the same name. Name the "
             "authority that issued it, or have a new one issued."
-        ) from None
+        )
 
 
 def _check_time(certificate: x509.Certificate, what: str) -> None:

@@ -7,7 +7,7 @@ from attrs import frozen
 from cyclopts import App, Parameter
 
 from jobs_cli import output
-from jobs_cli.prose import prose
+from jobs_cli.prose import parameters_joined, prose
 from jobs_cli.verbs.audit import audit
 from jobs_cli.verbs.can_i import can_i
 from jobs_cli.verbs.certs import certs
@@ -72,12 +72,12 @@ VERBS: Final = (
     Verb(follow, "follow"),
     Verb(logs, "logs"),
     Verb(kill, "kill", ("stop",), usage="[OPTIONS] ID… | --all"),
-    Verb(wait, "wait"),
+    Verb(wait, "wait", usage="[OPTIONS] ID…"),
     Verb(signal, "signal"),
     Verb(pause, "pause"),
     Verb(resume, "resume"),
     Verb(update, "update"),
-    Verb(remove, "remove", ("rm",)),
+    Verb(remove, "remove", ("rm",), usage="ID…"),
     Verb(whoami, "whoami"),
     Verb(can_i, "can-i", usage="ACTION [ID] [--as NAME [--role ROLE]…]"),
     Verb(plugins, "plugins"),
@@ -105,6 +105,7 @@ def make_app(program: str) -> App:
         suppress_keyboard_interrupt=False,
     )
     for number, verb in enumerate(VERBS):
+        _join_parameters(verb.does)
         app.command(
             verb.does,
             name=verb.name,
@@ -123,7 +124,14 @@ def _in_paragraphs(group: App) -> App:
     for name in verb_names(group):
         verb = group[name]
         verb.help = prose(getattr(verb.default_command, "__doc__", None) or "")
+        _join_parameters(verb.default_command)
     return group
+
+
+def _join_parameters(verb: Callable[..., object] | None) -> None:
+    """Have the help of a verb's options cut in the same way; cyclopts takes it from the verb."""
+    if verb is not None:
+        verb.__doc__ = parameters_joined(verb.__doc__ or "")
 
 
 def verb_names(app: App) -> list[str]:

@@ -1,27 +1,38 @@
 """The program: reads what was typed, runs the verb, and turns how it ended into an exit status."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from cyclopts import CycloptsError
+from cyclopts import CoercionError, CycloptsError, Token, UnusedCliTokensError
 
+from jobs_cli import output
 from jobs_cli.app import WITH_COMMAND, make_app
 from jobs_cli.arguments import arrange, verb_of
 from jobs_cli.failure import INTERRUPTED, OURS, STDOUT_CLOSED, USAGE, Failure, StdoutClosed
 from jobs_cli.output import say
 from jobs_cli.plugins import add_verbs
 
+NOT_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What comes of writing a help text, which alone goes through Python's own standard output."""
+
 
 def main() -> int:
     """Run `jobsctl` as it was typed; give its exit status."""
+    output.occupy()
     program = Path(sys.argv[0]).name
     try:
         status = call(sys.argv[1:], program if program in ("jobs", "jobsctl") else "jobsctl")
         _flush()
     except (StdoutClosed, BrokenPipeError, SystemExit):  # rich exits when its output is closed
         status = STDOUT_CLOSED
+        _forget_stdout()
+    except OSError as error:
+        say(f"cannot write to standard output: {error.strerror}")
+        status = OURS
         _forget_stdout()
     return status
 
@@ -37,6 +48,7 @@ def call(words: Sequence[str], program: str) -> int:
         StdoutClosed: nobody reads our output.
         BrokenPipeError: the same, of help texts.
         SystemExit: the same, as rich puts it.
+        OSError: a help text cannot be written.
     """
     try:
         return _dispatch(words, program)
@@ -51,7 +63,7 @@ def call(words: Sequence[str], program: str) -> int:
     except (StdoutClosed, BrokenPipeError):
         raise
     except Exception as error:
-        if os.environ.get("JOBS_DEBUG"):
+        if os.environ.get("JOBS_DEBUG") or getattr(error, "errno", None) in NOT_WRITTEN:
             raise
         say(f"a fault of jobsctl: {error!r}; JOBS_DEBUG=1 shows where. Please report it")
         return OURS
@@ -69,8 +81,20 @@ def _dispatch(words: Sequence[str], program: str) -> int:
 
 def _one_line(error: CycloptsError) -> str:
     """Give the parser's sentence on one line, with one stop."""
-    line = " ".join(str(error).split()).removesuffix(".")
+    line = " ".join(_words(error).split()).removesuffix(".")
     return line if line.endswith("?") else f"{line}."
+
+
+def _words(error: CycloptsError) -> str:
+    """Give the parser's sentence; ours, where it speaks of types and tokens."""
+    match error:
+        case UnusedCliTokensError(unused_tokens=[_, *_] as words):
+            return f"too much was typed: {' '.join(words)}"
+        case CoercionError(msg=None, token=Token(keyword=str(option), value=value)):
+            wanted = {int: "a whole number", float: "a number"}.get(error.target_type or str)
+            if wanted is not None:
+                return f"{option} wants {wanted}, not {value!r}"
+    return str(error)
 
 
 def _help_for(error: CycloptsError) -> str:

@@ -1,11 +1,13 @@
 """Options made of an attrs class of the protocol: one definition of each field, and of its help."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from jobs_cli import duration, pairs, size
+from jobs_cli.prose import parameters_joined
 
 
 def options_of(cls: type, *, skip: frozenset[str]) -> type:
@@ -38,9 +40,11 @@ def options_of(cls: type, *, skip: frozenset[str]) -> type:
 def _help(docstring: str) -> str:
     """Say to people what was said to programmers."""
     return (
-        docstring.replace("; None: ", "; default: ")
+        parameters_joined(docstring)
+        .replace("; None: ", "; default: ")
         .replace(": seconds of ", ": ")
         .replace(": bytes of ", ": ")
+        .replace("`output_policy`", "--output-policy")
     )
 
 
@@ -64,12 +68,40 @@ def given(options: "attrs.AttrsInstance | None") -> dict[str, Any]:
     }
 
 
+def _named(_type: object, tokens: Sequence[Token]) -> str:
+    if not tokens[0].value.strip():
+        raise ValueError("an ID is empty; perhaps a variable of the shell is not set")
+    return tokens[0].value
+
+
+Id = Annotated[str, Parameter(converter=_named, metavar="ID")]
+"""The type of an argument that names a job."""
+
 _SECONDS: Final = "_s"
 _IS_MAP: Final = "is_map"
 _NAMES: Final = {"enforcement": "--limits", "binds": "--bind"}
 """Options that are not called as their fields."""
 
-_METAVARS: Final = {"binds": "SRC:DST[:ro]", "tmpfs": "DST[:SIZE]", "rootfs": "DIR"}
+_METAVARS: Final = {
+    "binds": "SRC:DST[:ro]",
+    "tmpfs": "DST[:SIZE]",
+    "rootfs": "DIR",
+    "cwd": "DIR",
+    "user": "USER",
+    "output_policy": "POLICY",
+    "cpus": "N",
+    "cpuset": "CPUS",
+    "pids": "N",
+    "io_read_iops": "N",
+    "io_write_iops": "N",
+    "io_device": "PATH",
+    "nofile": "N",
+    "enforcement": "MODE",
+    "network": "MODE",
+    "hostname": "NAME",
+    "cap_add": "CAP",
+    "cap_drop": "CAP",
+}
 
 
 def _is_map(field: "attrs.Attribute[Any]") -> bool:

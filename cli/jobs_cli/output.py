@@ -22,6 +22,19 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 
+def occupy() -> None:
+    """Have nothing else open where standard input, output or error should be, and are closed.
+
+    A socket that gets the number 1 would be sent a job's output. What is written to a closed
+    standard output still fails, and is told; what is said on a closed standard error is lost.
+    """
+    for fd, flags in ((0, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest number that is free: this one
+
+
 def write_bytes(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, waiting for a slow reader as long as it takes.
 
@@ -75,6 +88,14 @@ def write_json(value: object) -> None:
 def write_job(job: Job) -> None:
     """Write a job as the JSON object that `inspect --json` prints."""
     write_json(_as_map(job))
+
+
+def tell_job(job: Job, what: str, *, json: bool) -> None:
+    """Say what was done to a job, or write it as `write_job` does."""
+    if json:
+        write_job(job)
+    else:
+        say(f"job {job.id}: {what}")
 
 
 def write_jobs(jobs: Iterable[Job]) -> None:

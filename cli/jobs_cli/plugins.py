@@ -11,11 +11,12 @@ from jobs_cli.output import say
 
 def add_verbs(app: App) -> None:
     """Have every plugin add its verbs; one that cannot is told of, and the rest works."""
-    from jobs_plugins.sources import CLI_GROUP, PluginError, installed
+    from jobs_plugins.sources import CLI_GROUP, PluginError, installed, telling_slow
 
     for source in installed(CLI_GROUP):
         try:
-            plugin = source.load()
+            with telling_slow(source.name, _say_slow):
+                plugin = source.load()
             plugin.jobs_cli(app)  # type: ignore[attr-defined]  # what is missing is its fault, told
         except PluginError as error:
             say(f"warning: {error}")
@@ -24,3 +25,7 @@ def add_verbs(app: App) -> None:
                 f"warning: the plugin {source.name} ({source.origin}) cannot add its verbs: "
                 f"{type(error).__name__}: {error}"
             )
+
+
+def _say_slow(plugin: str) -> None:
+    say(f"still loading the plugin {plugin}; Ctrl-C gives up")

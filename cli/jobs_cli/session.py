@@ -1,6 +1,6 @@
 """One connection for one verb: connect, do the verb's work, and say what went wrong."""
 
-import sys
+import os
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from attrs import asdict
 
 from jobs_cli.endpoint import Endpoint
 from jobs_cli.failure import REFUSED, Failure, StdoutClosed, of_error
-from jobs_cli.output import say
+from jobs_cli.output import STDERR, say
 from jobs_proto.errors import JobsError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def ask(
             unconnected = Client.from_config(**asdict(endpoint), told=_say_lost)
         except JobsError as error:
             raise Failure(error.message, ours) from None
-        if sys.stderr.isatty() or not jobs_stderr:
+        if os.isatty(STDERR) or not jobs_stderr:
             _warn_of_end(unconnected.settings.cert)
         async with unconnected as client:
             return await work(client)
@@ -75,7 +75,7 @@ def _warn_of_end(certificate: Path) -> None:
 
 
 def _say_lost(error: Exception) -> None:
-    if not sys.stderr.isatty():
+    if not os.isatty(STDERR):
         return  # there a person waits; elsewhere nothing may come between what the job wrote
     say(f"{error}; trying again (Ctrl-C gives up)")
 

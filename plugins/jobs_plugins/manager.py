@@ -15,7 +15,7 @@ Wrappers are refused because one could turn another plugin's deny into an allow.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,14 @@ from jobs_plugins import spec
 from jobs_plugins.hook import OURS
 from jobs_plugins.policy import Policy
 from jobs_plugins.roles import Roles
-from jobs_plugins.sources import CLI_GROUP, PluginError, Source, in_directory, installed
+from jobs_plugins.sources import (
+    CLI_GROUP,
+    PluginError,
+    Source,
+    in_directory,
+    installed,
+    telling_slow,
+)
 
 
 class Manager(pluggy.PluginManager):
@@ -59,10 +66,15 @@ class Manager(pluggy.PluginManager):
 
     def in_order(self) -> Iterator[tuple[str, list[str]]]:
         """Give each hook that a plugin has, and their names, in the order in which it is called."""
-        for name in (name for name in dir(spec) if name.startswith("jobs_")):
+        for name in hook_names():
             hook: pluggy.HookCaller = getattr(self.hook, name)
             if found := hook.get_hookimpls():
                 yield name, [each.plugin_name for each in reversed(found)]
+
+
+def hook_names() -> list[str]:
+    """Give the name of every hook."""
+    return [name for name in dir(spec) if name.startswith("jobs_")]
 
 
 def make_manager(
@@ -73,6 +85,7 @@ def make_manager(
     directory: Path | None = None,
     disabled: Iterable[str] = (),
     config: Mapping[str, Mapping[str, Any]] | None = None,
+    slow: Callable[[str], None] = lambda _plugin: None,
 ) -> Manager:
     """Make the plugin manager: the built-ins, those installed, those of a directory, and `plugins`.
 
@@ -83,6 +96,8 @@ def make_manager(
         directory: whose `*.py` files are plugins.
         disabled: names of plugins that are not loaded.
         config: settings, by the names of the plugins that they are for.
+        slow: is told the name of each one that takes more than `SLOW_S` to load or to take its
+            settings, in another thread: neither can be cut, but who waits should know for whom.
 
     Raises:
         PluginError: one cannot be loaded, does not fit the specification, or refuses its settings.
@@ -106,16 +121,11 @@ def make_manager(
             )
     for source in sources:
         if source.name not in disabled:
-            _register(manager, source.name, source.load())
+            with telling_slow(source.name, slow):
+                plugin = source.load()
+            _register(manager, source.name, plugin)
             manager.origins[source.name] = source.origin
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        name = manager.get_name(error.plugin)
-        raise PluginError(
-            f"The plugin {name} cannot be used: {error}; the hooks are in jobs_plugins/spec.py."
-        ) from error
-    _configure(manager, config or {})
+    _configure(manager, config or {}, slow)
     return manager
 
 
@@ -132,7 +142,9 @@ def _these(unknown: Iterable[str], known: Iterable[str]) -> str:
     return f"{', '.join(sorted(unknown))}; there are: {', '.join(known) or 'none'}."
 
 
-def _configure(manager: Manager, config: Mapping[str, Mapping[str, Any]]) -> None:
+def _configure(
+    manager: Manager, config: Mapping[str, Mapping[str, Any]], slow: Callable[[str], None]
+) -> None:
     """Hand each plugin that takes any its settings."""
     hooks = {each.plugin_name: each for each in manager.hook.jobs_configure.get_hookimpls()}
     if unwanted := set(config) - set(hooks):
@@ -141,7 +153,8 @@ def _configure(manager: Manager, config: Mapping[str, Mapping[str, Any]]) -> Non
         )
     for name, hook in hooks.items():
         try:
-            hook.function(*[config.get(name, {})] * len(hook.argnames))
+            with telling_slow(name, slow):
+                hook.function(*[config.get(name, {})] * len(hook.argnames))
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"The plugin {name} refuses its settings, [plugins.config.{name}]: {error}"
@@ -149,13 +162,10 @@ def _configure(manager: Manager, config: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def _register(manager: Manager, name: str, plugin: object) -> None:
-    fault = _fault(manager, plugin)
-    if fault:
+    fault = "there is another one of this name" if manager.has_plugin(name) else None
+    if fault := fault or _fault(manager, plugin):
         raise PluginError(f"The plugin {name} cannot be used: {fault}.")
-    try:
-        manager.register(plugin, name)
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"The plugin {name} cannot be used: {error}") from error
+    manager.register(plugin, name)
 
 
 def _fault(manager: Manager, plugin: object) -> str | None:
@@ -165,7 +175,8 @@ def _fault(manager: Manager, plugin: object) -> str | None:
     marked = {name: manager.parse_hookimpl_opts(plugin, name) for name in dir(plugin)}
     for name, options in marked.items():
         if options is not None:
-            fault = _hook_fault(options["specname"] or name, getattr(plugin, name), options)
+            hook = options["specname"] or name
+            fault = _hook_fault(manager, hook, getattr(plugin, name), options)
         else:
             forgotten = name.startswith("jobs_") and inspect.isroutine(getattr(plugin, name))
             fault = "is not marked with @hookimpl, and would never be called" if forgotten else None
@@ -175,8 +186,11 @@ def _fault(manager: Manager, plugin: object) -> str | None:
 
 
 def _hook_fault(
-    name: str, function: Callable[..., object], options: pluggy.HookimplOpts
+    manager: Manager, name: str, function: Callable[..., object], options: pluggy.HookimplOpts
 ) -> str | None:
+    hook: pluggy.HookCaller | None = getattr(manager.hook, name, None)
+    if hook is None or hook.spec is None:
+        return f"is no hook; there are: {', '.join(hook_names())}"
     if name == "jobs_cli":
         return f"is for jobsctl: name it in the entry-point group {CLI_GROUP}, by itself"
     if name == "jobs_configure" and inspect.iscoroutinefunction(function):
@@ -185,13 +199,17 @@ def _hook_fault(
         return "is a wrapper, which could undo what other plugins decide"
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return "is a generator; answer with return, not yield"
-    return _parameter_fault(function)
+    return _parameter_fault(function, hook.spec.argnames)
 
 
-def _parameter_fault(function: Callable[..., object]) -> str | None:
+def _parameter_fault(function: Callable[..., object], known: Sequence[str]) -> str | None:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             return f"takes {parameter}; name the parameters it needs, without * and /"
         if parameter.default is not parameter.empty:
             return f"gives {parameter.name} a default, and would always be called with that"
+        if parameter.name not in known:
+            return (
+                f"wants {parameter.name!r}, which it is not given; it may take: {', '.join(known)}"
+            )
     return None

@@ -87,7 +87,7 @@ class Plugins:
         about = {"identity": identity, "action": action, "request": request}
         questions = [{**about, "job": job} for job in jobs]
         answers = await self._ask_all(self._authorize, questions)
-        otherwise = f"nothing allows {identity.name} to {action}"
+        otherwise = _nothing_allows(identity)
         decisions = [
             combine([(hook.plugin, answers[hook][n]) for hook in self._authorize], otherwise)
             for n in range(len(jobs))
@@ -150,6 +150,16 @@ class Plugins:
                 for hook in others:
                     nursery.start_soon(ask, hook)
         return answers
+
+
+def _nothing_allows(identity: Identity) -> str:
+    """Say why what nobody allows is denied, and what to do about it; fit for the caller to see."""
+    if not identity.roles:
+        return f"{identity.name} has no role; ask an admin for one"
+    return (
+        f"none of {identity.name}'s roles allows it; ask an admin for one that does "
+        "(jobsctl policy show)"
+    )
 
 
 def hooks_of(caller: pluggy.HookCaller) -> list[Hook]:

@@ -9,10 +9,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Timer
 from typing import Final
 
 from attrs import frozen
@@ -22,6 +24,10 @@ GROUP: Final = "jobs"
 
 CLI_GROUP: Final = "jobs.cli"
 """That of plugins for `jobsctl`: another one, so that neither imports what is the other's."""
+
+
+SLOW_S: Final = 5.0
+"""Seconds to load a plugin in which nobody wonders yet."""
 
 
 class PluginError(Exception):
@@ -41,6 +47,24 @@ class Source:
     name: str
     origin: str
     load: Callable[[], object]
+
+
+@contextmanager
+def telling_slow(plugin: str, told: Callable[[str], None]) -> Iterator[None]:
+    """Have somebody told if what is done within, to load a plugin, takes more than `SLOW_S`.
+
+    Args:
+        plugin: its name.
+        told: called with it, in another thread, once.
+    """
+    timer = Timer(SLOW_S, told, [plugin])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def installed(group: str = GROUP) -> Iterator[Source]:

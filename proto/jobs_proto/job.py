@@ -9,7 +9,7 @@ import signal
 from datetime import UTC, datetime
 from functools import cached_property
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from jobs_proto.connection import Packed, pack
 from jobs_proto.files import KEEP_TAIL, POLICIES
@@ -132,9 +132,9 @@ def check_output_max(_limits: object, _field: object, value: int | None) -> None
         )
 
 
-def _more_than_zero(_limits: object, _attribute: object, value: int | None) -> None:
+def _more_than_zero(_limits: object, attribute: "Attribute[int | None]", value: int | None) -> None:
     if value is not None and not value > 0:
-        raise ValueError(f"a limit must be more than 0, not {value}")
+        raise ValueError(f"the limit {attribute.name} must be more than 0, not {value}")
 
 
 def _not_negative(_limits: object, _attribute: object, value: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import cattrs
 import cattrs.cols
+from attrs import fields_dict, has
 from cattrs import (
     ClassValidationError,
     ForbiddenExtraKeysError,
@@ -108,29 +109,36 @@ def _structured(
 converter = _make_converter()
 
 
-def _why(error: BaseException, _type: object = None) -> str:
+def _why(error: BaseException, wanted: object = None) -> str:
+    if isinstance(wanted, type) and has(wanted):
+        return "must be a map"  # what is wrong within one comes as a group of errors
     if isinstance(error, ForbiddenExtraKeysError):
-        return f"unknown: {', '.join(sorted(map(str, error.extra_fields)))}"
+        unknown = ", ".join(sorted(map(str, error.extra_fields)))
+        return f"unknown: {unknown} (there are: {', '.join(fields_dict(error.cl))})"
     if isinstance(error, KeyError):
         return "is missing"
     return str(error)
 
 
-def _faults(error: BaseException, path: str) -> list[str]:
+def _faults(error: BaseException, path: str, wanted: object = None) -> list[str]:
     """Flatten cattrs' nested groups into `path: what is wrong` lines."""
     if isinstance(error, ClassValidationError):
         named, others = error.group_exceptions()
         return [
-            *(f for e, note in named for f in _faults(e, f"{path}.{note.name}".lstrip("."))),
+            *(
+                f
+                for e, note in named
+                for f in _faults(e, f"{path}.{note.name}".lstrip("."), note.type)
+            ),
             *(f for e in others for f in _faults(e, path)),
         ]
     if isinstance(error, IterableValidationError):
         indexed, others = error.group_exceptions()
         return [
-            *(f for e, note in indexed for f in _faults(e, f"{path}[{note.index!r}]")),
+            *(f for e, note in indexed for f in _faults(e, f"{path}[{note.index!r}]", note.type)),
             *(f for e in others for f in _faults(e, path)),
         ]
-    why = _why(error)
+    why = _why(error, wanted)
     return [f"{path}: {why}" if path else why]
 
 

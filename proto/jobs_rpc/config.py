@@ -153,7 +153,9 @@ def _from_file(
     if not given and not path.exists():
         if context:
             raise JobsError(
-                "failed_precondition", f"there is no {path} to find the context {context!r} in"
+                "failed_precondition",
+                f"there is no {path} to find the context {context!r} in; write it, or name another "
+                "file with --config or JOBS_CONFIG",
             )
         missing = ", ".join(name for name in _SINGLE if name not in found)
         what = f"{missing} not given" if found else "no supervisor is configured"
@@ -178,7 +180,10 @@ def _read(path: Path) -> _File:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobsError("failed_precondition", f"cannot read {path}: {error.strerror}") from None
+        raise JobsError(
+            "failed_precondition",
+            f"cannot read {path}: {error.strerror}; --config or JOBS_CONFIG can name another file",
+        ) from None
     except ValueError as error:  # of TOML, or of UTF-8
         raise JobsError("failed_precondition", f"{path} is not a TOML file: {error}") from None
     try:
@@ -191,7 +196,12 @@ def _choose(file: _File, context: str | None, path: Path) -> _Entry:
     name = (
         context or file.default or (next(iter(file.contexts)) if len(file.contexts) == 1 else None)
     )
-    there = ", ".join(file.contexts) or "none"
+    if not file.contexts:
+        raise JobsError(
+            "failed_precondition",
+            f"{path} has no context; write one: [contexts.NAME] with server, ca, cert and key",
+        )
+    there = ", ".join(file.contexts)
     if name is None:
         raise JobsError(
             "failed_precondition",

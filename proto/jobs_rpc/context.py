@@ -4,6 +4,9 @@ TLS 1.3 only, both sides verified against one CA. No session is ever resumed: a 
 would skip the look at the certificate, which by then may be revoked or expired.
 """
 
+import os
+import shlex
+import stat
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +20,9 @@ from jobs_proto.errors import JobsError
 
 AnyPath = str | PathLike[str]
 
+
+OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+"""The permission bits of everybody but the owner."""
 
 CRL_OF_ANOTHER_TIME: Final = (11, 12)
 """X509_V_ERR_CRL_NOT_YET_VALID and X509_V_ERR_CRL_HAS_EXPIRED of openssl/x509_vfy.h."""
@@ -36,7 +42,7 @@ def server_context(
 
     Args:
         cert: PEM file: our certificate, then any intermediate ones.
-        key: PEM file: its private key, not encrypted.
+        key: PEM file: its private key, not encrypted; if it is ours, nobody else may read it.
         ca: PEM file: the certificates that clients' are verified against.
         crls: what was revoked: none, or a list of each authority in `ca`.
 
@@ -89,7 +95,7 @@ def _load_identity(context: SSL.Context, cert: AnyPath, key: AnyPath) -> None:
         context.use_certificate_chain_file(fspath(cert))
     except SSL.Error:
         raise _fault(cert, "it holds no certificate in PEM form") from None
-    if b"ENCRYPTED" in _read(key, "private key"):
+    if b"ENCRYPTED" in _read(key, "private key", ours_alone=True):
         # OpenSSL would ask on the terminal, and a daemon would stand still there.
         raise _fault(key, "the key is encrypted; write it without a passphrase, readable by you")
     try:
@@ -108,13 +114,30 @@ def _load_ca(context: SSL.Context, ca: AnyPath) -> None:
         raise _fault(ca, "it holds no CA certificate in PEM form") from None
 
 
-def _read(path: AnyPath, what: str) -> bytes:
+def _read(path: AnyPath, what: str, *, ours_alone: bool = False) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            if ours_alone:
+                _refuse_open(path, os.fstat(file.fileno()))
+            return file.read()
     except OSError as error:
         raise JobsError(
             "failed_precondition", f"cannot read the {what} {fspath(path)}: {error.strerror}"
         ) from None
+
+
+def _refuse_open(key: AnyPath, info: os.stat_result) -> None:
+    """Refuse a key of ours that others may read, as ssh does; of others' files we know too little.
+
+    One that root owns and shares with a group, say, is as somebody who may do so wants it.
+    """
+    if info.st_uid == os.geteuid() and info.st_mode & OTHERS:
+        raise _fault(
+            key,
+            f"the key is open to others (mode {stat.S_IMODE(info.st_mode):04o}), and is not used. "
+            f"If nobody can have copied it, chmod 600 {shlex.quote(fspath(key))}; otherwise have "
+            "a new one issued",
+        )
 
 
 def _fault(path: AnyPath, why: str) -> JobsError:

@@ -37,7 +37,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from operator import index
@@ -174,20 +174,20 @@ class TLSStream(trio.abc.Stream):
         return certificate.to_cryptography()
 
     async def do_handshake(
-        self, *, turn: AbstractAsyncContextManager[object] | None = None
+        self, *, step: Callable[[Callable[[], None]], Awaitable[None]] | None = None
     ) -> None:
         """Come to terms with the peer; once. Set a deadline around it: a peer may never answer.
 
         A second caller waits for the first; when that one is cancelled, it goes on in its place.
 
         Args:
-            turn: entered for each step, which is a millisecond of signatures: a crowd of newcomers
-                would keep everybody else waiting.
+            step: calls what it is given when it is time, in a thread perhaps: that is milliseconds
+                of signatures, and a crowd of newcomers would keep everybody else waiting.
         """
         async with self._shaking:
             if self._secure:
                 return
-            await self._retry(self._ssl.do_handshake, turn)
+            await self._retry(self._ssl.do_handshake, step)
             if self._server_name is not None:
                 self._check_name(self._server_name)
             self._secure = True
@@ -237,16 +237,16 @@ class TLSStream(trio.abc.Stream):
     # -- the one loop ------------------------------------------------------------------------
 
     async def _retry(
-        self, attempt: Callable[[], T], turn: AbstractAsyncContextManager[object] | None = None
+        self,
+        attempt: Callable[[], T],
+        step: Callable[[Callable[[], T]], Awaitable[T]] | None = None,
     ) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
+        once = partial(self._try, attempt)
         while True:
             try:
-                async with turn or nullcontext():
-                    self._check_open()
-                    _forget_errors()
-                    result = attempt()
+                result = once() if step is None else await step(once)
             except SSL.WantReadError:
                 await self._readable.wait()
             except SSL.WantWriteError:
@@ -260,6 +260,11 @@ class TLSStream(trio.abc.Stream):
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
+
+    def _try(self, attempt: Callable[[], T]) -> T:
+        self._check_open()
+        _forget_errors()
+        return attempt()
 
     def _check_open(self) -> None:
         if self._closed:

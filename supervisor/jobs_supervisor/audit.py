@@ -8,8 +8,10 @@ Theory. `jobs_proto.audit` says what the lines are, `auditfile` where they are. 
     `settle` waits for that, and many share one sync. All others are there within `SYNC_S`.
 3.  While the disk takes no lines, `MAX_WAITING` of them are kept here, in order; more are counted,
     and a line `missing` says how many. `settle` refuses meanwhile.
-4.  Of denials that are alike, `ALIKE` in `ALIKE_S` are written (`jobs_supervisor.denials`); a line
-    `repeated` counts the others. So what somebody is refused cannot fill the disk.
+4.  Of reads that are allowed, and of denials, the first ones of a kind are written in a window, and
+    a line `repeated` counts the others when it ends (`jobs_supervisor.repeats`): what changed
+    something is not washed out of the log by what changed nothing. Who kills us takes along the
+    counts of the present window, never what they are counts of.
 """
 
 import time
@@ -20,12 +22,19 @@ import structlog
 import trio
 
 from jobs_plugins.decision import Decision
+from jobs_plugins.rules import CAN_I_AS
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_proto.job import timestamp
 from jobs_supervisor.auditfile import AuditFiles
 from jobs_supervisor.config import AuditSettings
-from jobs_supervisor.denials import Denials, Fields
+from jobs_supervisor.repeats import Fields, Repeats
+
+READS = frozenset({"hello", "whoami", "list", "inspect", "wait", "follow", "events", "stats"}) | {
+    "can_i",
+    "policy",
+}
+"""Methods that change nothing; a decision on any other is on the disk before it is carried out."""
 
 SYNC_S = 1.0
 """A line that nobody waits for is on the disk after so long."""
@@ -55,7 +64,7 @@ class Audit:
 
     def __init__(self, directory: Path, settings: AuditSettings) -> None:
         self._files = AuditFiles(directory, settings)
-        self._denials = Denials()
+        self._repeats = Repeats()
         self._waiting: deque[Fields] = deque()
         self._missing = 0
         self._error: OSError | None = None
@@ -136,7 +145,8 @@ class Audit:
 
     def _decided(self, *, event: str, allow: bool, **fields: object) -> None:
         fields["verdict"] = "allow" if allow else "deny"
-        if allow or self._denials.is_new(event, fields):
+        changes = allow and event == "decision" and fields["action"] not in (*READS, CAN_I_AS)
+        if changes or self._repeats.is_new(event, fields):
             self._write(event, fields)
         self._dirty.set()
 
@@ -199,7 +209,8 @@ class Audit:
         task_status.started()
         try:
             while True:
-                await self._dirty.wait()
+                with trio.move_on_after(self._repeats.due_s):
+                    await self._dirty.wait()
                 with trio.move_on_after(RETRY_S if self._error else SYNC_S):
                     await self._wanted.wait()
                 await self._tidy()
@@ -212,7 +223,7 @@ class Audit:
     async def _tidy(self, *, last: bool = False) -> None:
         """Write what waits, sync, rotate; nobody who waits for that is left waiting."""
         self._wanted = trio.Event()
-        for event, fields in self._denials.repeated(now=last):
+        for event, fields in self._repeats.told(now=last):
             self._write(event, fields)
         self._write_waiting()
         until = self._files.head.seq
@@ -224,7 +235,7 @@ class Audit:
             self._said = False
         except OSError as error:
             self._fail(error)
-        rest = self._error or self._denials or self._synced < self._files.head.seq
+        rest = self._error or self._synced < self._files.head.seq
         if not rest:
             self._dirty = trio.Event()
         self._progress.set()

@@ -32,7 +32,7 @@ from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.handlers import Handlers
 from jobs_supervisor.host import describe
 from jobs_supervisor.jobs import Jobs
-from jobs_supervisor.log import log_failure, set_up_logging
+from jobs_supervisor.log import log_failure, log_slow, set_up_logging
 from jobs_supervisor.notify import notify
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
@@ -177,7 +177,11 @@ def _load_plugins(settings: Settings, roles: Roles) -> tuple[Plugins, Events]:
     """Find the plugins: those that decide, and those that are told."""
     given = settings.plugins
     manager = make_manager(
-        roles=roles, directory=given.dir, disabled=given.disabled, config=given.config
+        roles=roles,
+        directory=given.dir,
+        disabled=given.disabled,
+        config=given.config,
+        slow=log_slow,
     )
     return (
         Plugins(manager, decide_s=given.decide_s, failed=log_failure),

@@ -23,19 +23,13 @@ from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
 from jobs_proto.methods import METHODS, PLANNED, CanI, Run, Wait
 from jobs_proto.wire import structure
-from jobs_supervisor.audit import Audit
+from jobs_supervisor.audit import READS, Audit
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.store import Record
 
 SEE = "inspect"
 """The action that a caller needs for a job to exist for it."""
-
-READS = frozenset({"hello", "whoami", "list", "inspect", "wait", "follow", "events", "stats"}) | {
-    "can_i",
-    "policy",
-}
-"""Methods that change nothing; a decision on any other is on the disk before it is carried out."""
 
 MAKES_ROOM = frozenset({"kill", "remove"})
 """Of the others, what a full disk may need: carried out though it cannot be written down yet."""

@@ -4,10 +4,16 @@ Theory. Who opens connections and says nothing must not keep others out. An hone
 within a round trip or two, so when there are too many, the oldest one goes: of the same address, if
 that has too many, else of the address that has most. Whoever floods us thus drives out itself; the
 newcomer always gets its turn.
+
+Nor may a crowd of strangers make those wait whom we know. Who says nothing is a socket and a task;
+a TLS object, 100 kB, is made when there is something to read. A step of a handshake is up to some
+milliseconds of signatures, for which OpenSSL needs no Python: it is taken in a thread, one at a
+time, and a crowd's steps are spread (`Turn`). And while a request is being answered, strangers are
+let in more slowly (`Door`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
@@ -17,7 +23,10 @@ from attrs import define, field
 from jobs_supervisor.config import ServerSettings
 
 SHARE = 1 / 4
-"""Of the supervisor's time, for handshakes while several wait for it."""
+"""Of the time, for steps of handshakes while several wait, or somebody who is known does."""
+
+ACCEPT_S = 0.001
+"""Between two connections that are accepted while somebody who is known waits for us."""
 
 
 @define(eq=False)
@@ -82,25 +91,57 @@ class Handshakes:
 
 
 class Turn:
-    """Lets one handshake compute at a time, and a crowd no more than `SHARE` of the time."""
+    """Lets one handshake compute at a time, and a crowd no more than `SHARE` of the time.
 
-    def __init__(self) -> None:
+    Args:
+        awaited: whether somebody who is known waits for us.
+    """
+
+    def __init__(self, awaited: Callable[[], bool]) -> None:
+        self._awaited = awaited
         self._lock = trio.Lock()
-        self._began = 0.0
+        self._thread = trio.CapacityLimiter(1)  # its own: a step waits for nobody's slow disk
+        self._due = 0.0
 
-    async def __aenter__(self) -> None:
-        """Wait until it is ours."""
-        await self._lock.acquire()
-        self._began = trio.current_time()
+    async def take(self, step: Callable[[], None]) -> None:
+        """Call a step of a handshake, in a thread, when it is its turn."""
+        async with self._lock:
+            if self._lock.statistics().tasks_waiting or self._awaited():
+                await trio.sleep_until(self._due)
+            began = trio.current_time()
+            try:
+                await trio.to_thread.run_sync(step, limiter=self._thread)
+            finally:
+                took = trio.current_time() - began
+                self._due = began + took / SHARE
 
-    async def __aexit__(self, *_: object) -> None:
-        """Give it to the next one, after a pause for everybody who is known already."""
-        try:
-            if self._lock.statistics().tasks_waiting:
-                took = trio.current_time() - self._began
-                await trio.sleep(took / SHARE - took)
-        finally:
-            self._lock.release()
+
+class Door(trio.abc.Listener[trio.SocketStream]):
+    """Lets strangers in, but slowly while somebody who is known waits for us.
+
+    Whom it leaves outside, the kernel keeps in its queue, where they cost nothing.
+
+    Args:
+        listener: where they come to.
+        awaited: whether somebody who is known waits for us.
+    """
+
+    def __init__(self, listener: trio.SocketListener, awaited: Callable[[], bool]) -> None:
+        self._listener = listener
+        self._awaited = awaited
+        self._due = 0.0
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for the next one."""
+        if self._awaited():
+            await trio.sleep_until(self._due)
+        stream = await self._listener.accept()
+        self._due = trio.current_time() + ACCEPT_S
+        return stream
+
+    async def aclose(self) -> None:
+        """Let nobody in any more."""
+        await self._listener.aclose()
 
 
 def network(host: str) -> str:

@@ -40,3 +40,8 @@ class _Briefly(logging.Handler):
 def log_failure(failure: Failure) -> None:
     """Say what a plugin did wrong."""
     log.error("a plugin failed", plugin=failure.plugin, exc_info=failure.error)
+
+
+def log_slow(plugin: str) -> None:
+    """Say which plugin the start waits for."""
+    log.warning("loading a plugin takes long; nobody is served before it is done", plugin=plugin)

@@ -29,7 +29,7 @@ from jobs_supervisor.audit import Audit
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Call, Dispatcher
 from jobs_supervisor.follow import follow
-from jobs_supervisor.handshakes import Handshake, Handshakes, Turn, peer_of
+from jobs_supervisor.handshakes import Door, Handshake, Handshakes, Turn, peer_of
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
@@ -90,7 +90,7 @@ class Server:
         self._quotas = quotas
         self.presence = presence
         self._handshakes = Handshakes(settings)
-        self._turn = Turn()
+        self._turn = Turn(self._is_awaited)
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._working = 0
@@ -107,7 +107,10 @@ class Server:
         async with trio.open_nursery() as connections, trio.open_nursery() as listening:
             listening.start_soon(
                 partial(
-                    trio.serve_listeners, self._serve_socket, listeners, handler_nursery=connections
+                    trio.serve_listeners,
+                    self._serve_socket,
+                    [Door(listener, self._is_awaited) for listener in listeners],
+                    handler_nursery=connections,
                 )
             )
             await stop.wait()
@@ -166,10 +169,12 @@ class Server:
         self._rested.set()
         self._rested = trio.Event()
 
+    def _is_awaited(self) -> bool:
+        return self._working > 0
+
     async def _serve_socket(self, raw: trio.SocketStream) -> None:
-        stream = TLSStream(raw.socket, self.access.context, server_name=None)
         try:
-            await self._serve_stream(stream, peer_of(raw.socket))
+            await self._serve_stranger(raw.socket, peer_of(raw.socket))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.info("a connection ended", why=str(error))
         except Exception as error:  # the client is cut off, the rest goes on
@@ -178,25 +183,30 @@ class Server:
             else:
                 log.error("a connection ended", why=str(_first(error)))  # noqa: TRY400  # it says all
         finally:
-            await trio.aclose_forcefully(stream)
+            raw.socket.close()
 
-    async def _serve_stream(self, stream: TLSStream, peer: tuple[str, int]) -> None:
-        client = None
-        with self._handshakes.begin(peer[0]) as handshake:
-            client = await self._meet(stream, handshake)
-        if client is None:
-            self._audit.connection(peer, None, handshake.why)
-        elif client.refusal is not None:
-            self._audit.connection(peer, None, client.refusal.message)
-            await client.last_words(client.refusal)
-        else:
-            await self._serve_known(client, peer)
+    async def _serve_stranger(self, sock: trio.socket.SocketType, peer: tuple[str, int]) -> None:
+        client = stream = None
+        try:
+            with self._handshakes.begin(peer[0]) as handshake:
+                await trio.lowlevel.wait_readable(sock)
+                stream = TLSStream(sock, self.access.context, server_name=None)
+                client = await self._meet(stream, handshake)
+            if client is None:
+                self._audit.connection(peer, None, handshake.why)
+            elif client.refusal is not None:
+                self._audit.connection(peer, None, client.refusal.message)
+                await client.last_words(client.refusal)
+            else:
+                await self._serve_known(client, peer)
+        finally:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
 
     async def _meet(self, stream: TLSStream, handshake: Handshake) -> "Client | None":
         """Find out who it is, and whether they are let in; None: there was no handshake."""
         try:
-            await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs nothing
-            await stream.do_handshake(turn=self._turn)
+            await stream.do_handshake(step=self._turn.take)
         except trio.BrokenResourceError as error:
             handshake.why = str(error)
             return None

@@ -239,6 +239,7 @@ def issue_expired(certs, folder) -> None:
     )
     pem = serialization.Encoding.PEM
     (folder / "late.crt").write_bytes(certificate.public_bytes(pem))
+    (folder / "late.key").touch(0o600)
     (folder / "late.key").write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

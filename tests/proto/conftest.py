@@ -39,6 +39,7 @@ class Authority:
         cert, key = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(cert, append=number > 0)
+        key.touch(0o600)
         issued.private_key_pem.write_to_path(key)
         return Files(cert, key, self.ca)
 

@@ -145,22 +145,23 @@ def test_something_is_missing(tmp_path):
 
 def test_a_context_without_a_file(tmp_path):
     message = refusal(context="dev", environ={"HOME": str(tmp_path)})
-    assert (
-        message == f"there is no {tmp_path}/.config/jobs/config.toml to find the context 'dev' in"
-    )
+    where = f"there is no {tmp_path}/.config/jobs/config.toml to find the context 'dev' in"
+    assert message == f"{where}; write it, or name another file with --config or JOBS_CONFIG"
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("default = ", "is not a TOML file: Invalid value (at "),
-        ("x = 1", "unknown: x"),
+        ("x = 1", "unknown: x (there are: default, contexts)"),
+        (FILE + "colour = 1", "['other']: unknown: colour (there are: server, ca, cert, key)"),
+        ("[contexts]\nx = 5", "contexts['x']: must be a map"),
         ('[contexts.a]\nserver = "h"\nca = "x"\ncert = "y"', "contexts['a'].key: is missing"),
         ('[contexts.a]\nserver = 5\nca = "x"\ncert = "y"\nkey="k"', "must be text, not 5"),
         (FILE.replace("dev.test", "h:x"), "a server is HOST or HOST:PORT"),
         (FILE.replace('"dev"', '"prod"'), "has no context 'prod'; it has these: dev, other"),
         (FILE.replace('default = "dev"', ""), "says no `default` context"),
-        ("", "says no `default` context; name one with --context or JOBS_CONTEXT: none"),
+        ("", "has no context; write one: [contexts.NAME] with server, ca, cert and key"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_named(config, text, why):
@@ -172,7 +173,10 @@ def test_a_file_that_is_wrong_is_named(config, text, why):
 
 def test_a_file_that_cannot_be_read_is_named(config, tmp_path):
     nowhere = f"{tmp_path}/nowhere.toml"
-    expected = f"cannot read {nowhere}: No such file or directory"
+    expected = (
+        f"cannot read {nowhere}: No such file or directory; --config or JOBS_CONFIG can name "
+        "another file"
+    )
     assert refusal(config=nowhere, environ={}) == expected
     assert refusal(environ={"JOBS_CONFIG": nowhere}) == expected
     config.write_bytes(b"\xff")

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -18,7 +19,7 @@ from jobs_proto.audit import AuditError, Chain
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_supervisor import audit as audit_module
-from jobs_supervisor import denials
+from jobs_supervisor import repeats
 from jobs_supervisor.audit import MAX_WAITING, Audit
 from jobs_supervisor.auditfile import AuditFiles
 from jobs_supervisor.config import AuditSettings
@@ -26,6 +27,7 @@ from jobs_supervisor.config import AuditSettings
 ALICE = Identity(name="alice", fingerprint="f" * 64, not_after="2030-01-01T00:00:00Z")
 ALLOW = Decision(allow=True, why="because", plugin="test")
 DENY = Decision(allow=False, why="because", plugin="test")
+DENIED = repeats.TOLD["deny"]
 DEADLINE_S = 20
 
 
@@ -43,6 +45,10 @@ def verified(directory, expected=None):
     chain = Chain(expected)
     read_chain(chain, [directory])
     return chain
+
+
+def counts(told):
+    return [(line["of"], line["count"]) for line in told if line["event"] == "repeated"]
 
 
 def lines(directory):
@@ -182,7 +188,7 @@ async def test_a_full_disk_refuses_what_it_cannot_account_for_and_counts_the_res
         await audit.settle()
         with full_disk((tmp_path / "audit.log").stat().st_size + 100):
             for number in range(MAX_WAITING + 7):
-                audit(ALICE, "inspect", str(number), ALLOW)
+                audit(ALICE, "signal", str(number), ALLOW)
             with pytest.raises(JobsError, match="cannot write its audit log") as refusal:
                 await audit.settle()
         assert refusal.value.code == "resource_exhausted"
@@ -206,32 +212,77 @@ async def test_denials_that_are_alike_are_counted(tmp_path):
         audit(ALICE, "kill", None, ALLOW)
     told = lines(tmp_path)[1:]
     assert [line["asked"] for line in told if line.get("asked")][:2] == ["0\n{", "1\n{"]
-    assert len(told) == 2 * denials.ALIKE + 2 + 2
-    assert [(line["of"], line["count"]) for line in told if line["event"] == "repeated"] == [
-        ("decision", 1000 - denials.ALIKE),
-        ("connection", 1000 - denials.ALIKE),
-    ]
+    assert len(told) == 2 * DENIED + 2 + 2
+    assert counts(told) == [("decision", 1000 - DENIED), ("connection", 1000 - DENIED)]
 
 
-async def test_many_kinds_of_denials_are_one(tmp_path):
+async def test_reads_that_are_alike_are_counted_and_changes_are_not(tmp_path):
+    why = evolve(ALLOW, why="for another reason")
     async with running(tmp_path) as audit:
-        for number in range(denials.MAX_KINDS + 50):
-            audit.connection((f"192.0.2.{number}", 1), None, "no certificate")
-    told = lines(tmp_path)
-    assert len(told) == 1 + denials.MAX_KINDS + denials.ALIKE + 1
-    assert told[-1]["count"] == 50 - denials.ALIKE
+        for number in range(1000):
+            audit(ALICE, "inspect", "job", ALLOW)
+            audit(ALICE, "inspect", "job", ALLOW, asked_by=ALICE)
+            audit(ALICE, "signal", "job", ALLOW)
+            audit.connection(("192.0.2.1", number), ALICE)
+        audit(ALICE, "inspect", "another job", ALLOW)
+        audit(ALICE, "inspect", "job", why)
+        audit(evolve(ALICE, fingerprint="e" * 64), "inspect", "job", ALLOW)
+        audit(ALICE, "inspect", "job", DENY)
+        assert not [line for line in lines(tmp_path) if line["event"] == "repeated"]
+    told = lines(tmp_path)[1:]
+    assert sum(line.get("action") == "signal" for line in told) == 1000
+    assert len(told) == 1000 + 3 + 4 + 3
+    assert counts(told) == [("decision", 999), ("question", 999), ("connection", 999)]
+    assert {line["action"] for line in told[-3:-1]} == {"inspect"}
+    assert verified(tmp_path).head.seq == len(told) + 1
 
 
-async def test_what_one_floods_us_with_hides_nobody_else(tmp_path):
+async def test_counts_are_told_when_the_window_ends_and_not_sooner(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_module, "SYNC_S", 0.001)
+    monkeypatch.setattr(repeats, "WINDOW_S", 1.0)
+    path = tmp_path / "audit.log"
+    async with running(tmp_path) as audit:
+        begin = time.monotonic()
+        audit(ALICE, "list", None, ALLOW)
+        audit(ALICE, "list", None, ALLOW)
+        while "repeated" not in path.read_text():  # nobody asks anything meanwhile
+            await trio.sleep(0.01)
+        assert time.monotonic() - begin >= repeats.WINDOW_S
+        audit(ALICE, "list", None, ALLOW)  # of the next window
+        assert lines(tmp_path)[-1]["event"] == "decision"
+        audit(ALICE, "list", None, ALLOW)
+    assert counts(lines(tmp_path)) == [("decision", 1), ("decision", 1)]
+
+
+async def test_changes_are_not_washed_out_by_reads(tmp_path):
+    async with running(tmp_path, max_bytes=10_000, keep=2) as audit:
+        audit(ALICE, "run", None, ALLOW)
+        for _ in range(20):
+            for number in range(1000):
+                audit(ALICE, "whoami", None, ALLOW)
+                audit(ALICE, "kill", str(number % 5), DENY)
+            await audit.settle()  # files are rotated here
+    assert lines(tmp_path)[1]["action"] == "run"
+    assert verified(tmp_path).first == 1
+    assert sum(count for _, count in counts(lines(tmp_path))) == 20_000 - 1 + 20_000 - 5 * DENIED
+
+
+@pytest.mark.parametrize("decision", [ALLOW, DENY])
+async def test_what_one_floods_us_with_is_bounded_and_hides_nobody_else(tmp_path, decision):
     bob = evolve(ALICE, name="bob")
     async with running(tmp_path) as audit:
-        for number in range(denials.MAX_KINDS + 50):
-            audit(ALICE, "kill", f"job {number}", DENY)
+        for number in range(repeats.MAX_TOLD + 50):
+            for _ in range(2):
+                audit(ALICE, "inspect", f"job {number}", decision)
+        audit(ALICE, "list", None, decision)
         for number in range(30):
-            audit(bob, "kill", f"job {number}", DENY)
+            audit(bob, "inspect", f"job {number}", decision)
+    told = [line for line in lines(tmp_path) if line.get("who") == "alice"]
+    assert sum(line["event"] == "decision" for line in told) == repeats.MAX_TOLD
+    assert sum(line.get("count", 1) for line in told) == 2 * (repeats.MAX_TOLD + 50) + 1
+    assert told[-1]["action"] == "list"
     told = [line for line in lines(tmp_path) if line.get("who") == "bob"]
-    assert [line["job"] for line in told[:-1]] == [f"job {n}" for n in range(denials.ALIKE)]
-    assert (told[-1]["event"], told[-1]["count"]) == ("repeated", 30 - denials.ALIKE)
+    assert [line["job"] for line in told] == [f"job {n}" for n in range(30)]
 
 
 def test_wherever_it_was_cut_off_the_chain_goes_on(tmp_path):

@@ -53,7 +53,7 @@ def test_there_may_be_no_list_yet(ca):
 
 def test_each_list_has_a_higher_number_also_after_empty_ones(ca):
     numbers = [show_crl(refresh(ca)).number for _ in range(3)]
-    numbers.append(show_crl(revoke(ca, [ca / "alice.crt"])).number)
+    numbers.append(show_crl(revoke(ca, [ca / "alice.crt"]).path).number)
     assert numbers == [1, 2, 3, 4]
 
 
@@ -81,10 +81,28 @@ def test_revoked_by_file_or_by_serial_and_kept_by_each_new_list(ca):
     refresh(ca)
     listed = show_crl(ca / "ca.crl")
     assert listed.revoked == (show(ca / "alice.crt").serial, show(ca / "bob.crt").serial)
-    assert (listed.number, listed.days_left) == (4, 29)
+    assert (listed.number, listed.days_left) == (3, 29)
     assert "revoked" in fault(ca, "alice")
     assert "revoked" in fault(ca, "bob")
     assert fault(ca, "carol") is None
+
+
+def test_what_is_on_the_list_is_told_and_changes_nothing(ca):
+    issue(ca, "bob", role="viewer")
+    alice, bob = show(ca / "alice.crt").serial, show(ca / "bob.crt").serial
+    assert revoke(ca, [ca / "alice.crt"]).already == ()
+    before = (ca / "ca.crl").read_bytes()
+    assert revoke(ca, [ca / "alice.crt"], serials=[alice]).already == (alice,)
+    assert (ca / "ca.crl").read_bytes() == before
+    assert revoke(ca, [ca / "alice.crt", ca / "bob.crt"]).already == (alice,)
+    assert show_crl(ca / "ca.crl").revoked == (alice, bob)
+
+
+def test_an_authority_cannot_revoke_itself(ca):
+    for what in ({"certificates": [ca / "ca.crt"]}, {"serials": [show(ca / "ca.crt").serial]}):
+        with pytest.raises(CertsError, match=r"the authority's own .* make another one"):
+            revoke(ca, **what)
+    assert not (ca / "ca.crl").exists()
 
 
 def test_an_entry_keeps_its_date(ca):
@@ -148,7 +166,7 @@ def test_several_authorities_need_a_list_each(ca, tmp_path):
     issue(tmp_path / "new", "bob", role="viewer")
     both, lists = tmp_path / "both.crt", tmp_path / "both.crl"
     both.write_bytes((ca / "ca.crt").read_bytes() + (tmp_path / "new/ca.crt").read_bytes())
-    one, other = revoke(ca, [ca / "alice.crt"]), refresh(tmp_path / "new")
+    one, other = revoke(ca, [ca / "alice.crt"]).path, refresh(tmp_path / "new")
     with pytest.raises(CertsError, match="0 lists of"):
         load_trust(both, one)
     with pytest.raises(CertsError, match="no authority in"):
@@ -304,3 +322,8 @@ def test_what_was_left_of_another_certificate_is_not_put_in_its_place(ca):
     renew(ca, "alice")
     assert show(ca / "alice.crt").roles == ("operator", "viewer")
     assert verify(ca / "alice.crt") == "client"
+
+
+def test_a_name_that_was_never_issued_cannot_be_renewed(ca):
+    with pytest.raises(CertsError, match=r"no certificate .*bob\.crt to renew\. .* issue it"):
+        renew(ca, "bob")

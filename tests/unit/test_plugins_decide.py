@@ -102,7 +102,7 @@ async def test_no_sequence_of_answers_gives_an_allow_that_nobody_gave(some):
             assert decision.why == plugins[decision.plugin].answer.why
     else:
         assert decision.plugin is None
-        assert decision.why == "nothing allows nobody to kill"
+        assert decision.why == "nobody has no role; ask an admin for one"
     assert all(plugin.asked == 1 for plugin in plugins.values())
 
 

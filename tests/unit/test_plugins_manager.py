@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -97,8 +98,8 @@ class Empty:
 @pytest.mark.parametrize(
     ("plugin", "why"),
     [
-        (Misnamed(), "jobs_autorize"),
-        (WrongParameter(), "user"),
+        (Misnamed(), "jobs_autorize is no hook; there are: jobs_authorize, jobs_cli"),
+        (WrongParameter(), "wants 'user', which it is not given; it may take: identity, action"),
         (Unmarked(), "not marked with @hookimpl"),
         (Wrapper(), "is a wrapper"),
         (HiddenWrapper(), "quietly is a wrapper"),
@@ -116,11 +117,12 @@ class Empty:
 def test_plugins_that_do_not_fit(plugin, why):
     with pytest.raises(PluginError, match=why) as caught:
         make_manager([("guilty", plugin)], load=False)
-    assert "guilty" in str(caught.value)
+    assert str(caught.value).startswith("The plugin guilty cannot be used: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_name_twice():
-    with pytest.raises(PluginError, match="one"):
+    with pytest.raises(PluginError, match=r"The plugin one .*: there is another one of this name"):
         make_manager([("one", Fine()), ("one", Fine())], load=False)
 
 
@@ -322,3 +324,42 @@ def test_settings_that_nobody_takes(directory, config, why):
     write(directory, "a.py", LOGGER)
     with pytest.raises(PluginError, match=why):
         make_manager(load=False, directory=directory, config=config)
+
+
+SLOW = """
+from threading import Event
+from jobs_plugins import hookimpl
+
+go = Event()
+
+@hookimpl
+def jobs_configure(settings):
+    assert go.wait(60)
+
+@hookimpl
+def jobs_event(event):
+    pass
+"""
+
+
+def test_a_plugin_that_the_start_waits_for_is_named(directory, monkeypatch):
+    """It goes on once it was told of: so the test ends only if it is, and before it is loaded."""
+    monkeypatch.setattr("jobs_plugins.sources.SLOW_S", 0.01)
+    write(directory, "slow.py", SLOW)
+    told = []
+
+    def tell(plugin):
+        told.append(plugin)
+        for name, module in list(sys.modules.items()):
+            if name == "jobs_plugins_directory_slow" and hasattr(module, "go"):
+                module.go.set()
+
+    make_manager(load=False, directory=directory, slow=tell)
+    assert set(told) == {"slow"}
+
+
+def test_a_quick_plugin_is_not_told_of(directory):
+    write(directory, "quick.py", LOGGER)
+    told = []
+    make_manager(load=False, directory=directory, slow=told.append)
+    assert told == []

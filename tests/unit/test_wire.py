@@ -30,6 +30,9 @@ class Outer:
     inner: Inner = Inner()
 
 
+OUTER = "text, ratio, flag, maybe, inner"
+
+
 def inner(**fields):
     return {"text": "x", "inner": fields}
 
@@ -63,8 +66,9 @@ def test_what_is_right_is_made():
         (inner(many=[1, "2"]), "inner.many[1]: must be a whole number, not '2'"),
         (inner(many="12"), "inner.many: must be a list, not '12'"),
         (inner(named={"a": "b"}), "inner.named['a']: must be a whole number, not 'b'"),
-        ({"text": "x", "odd": 1, "extra": 2}, "unknown: extra, odd"),
-        (inner(odd=1), "inner: unknown: odd"),
+        ({"text": "x", "odd": 1, "extra": 2}, f"unknown: extra, odd (there are: {OUTER})"),
+        (inner(odd=1), "inner: unknown: odd (there are: number, many, named)"),
+        *(({"text": "x", "inner": value}, "inner: must be a map") for value in (5, "x", [1], b"x")),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_by_its_path(raw, expected):

@@ -32,7 +32,7 @@ STATE: Final = Path("/var/lib/jobs")
 Paths = Annotated[tuple[Path, ...], Parameter(metavar="FILE|DIR")]
 
 
-@audit.command
+@audit.command(usage="Usage: jobsctl audit verify [OPTIONS] [FILE|DIR…]")
 def verify(
     paths: Paths = (),
     /,
@@ -69,12 +69,12 @@ def verify(
         output.write_lines([f"good: seq {chain.first} to {chain.head.seq}{torn}", str(chain.head)])
 
 
-@audit.command
+@audit.command(usage="Usage: jobsctl audit head [OPTIONS] [FILE|DIR…]")
 def head(paths: Paths = (), /, *, json: bool = False) -> None:
     """Print the last line's hash and number, to be noted elsewhere and given to verify --expect.
 
     Args:
-        paths: as of verify.
+        paths: files, in any order, or a state directory, for all in it; default: /var/lib/jobs.
         json: as JSON: {"hash": …, "seq": …}.
     """
     from jobs_proto.audit import AuditError

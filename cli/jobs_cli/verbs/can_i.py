@@ -7,13 +7,14 @@ from cyclopts import Parameter
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
 from jobs_cli.failure import REFUSED, checking_usage
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 from jobs_proto.methods import CanI
 
 
 def can_i(
     action: Annotated[str, Parameter(metavar="ACTION")],
-    id: Annotated[str | None, Parameter(metavar="ID")] = None,
+    id: Id | None = None,
     /,
     *,
     as_: Annotated[str | None, Parameter(name="--as", metavar="NAME")] = None,

@@ -76,7 +76,8 @@ def issue(
 
     Args:
         name: whom it is for; a client's identity, unless --san gives it another.
-        role: server, or what a client may: admin, operator, viewer; may be repeated.
+        role: server, or what a client may: admin, operator, viewer, or a role that the supervisor's
+            settings or a plugin know; may be repeated.
         san: a server's DNS name or address (default: NAME), or a client's SPIFFE ID.
         days: how long it is valid; default: 365 for a server, 90 for a client.
         dir: the authority's folder; default: jobs-ca.
@@ -87,6 +88,26 @@ def issue(
     with _telling_failure():
         made = jobs_certs.issue(dir, name, role=role, days=days, sans=san)
     _write_made(made, json=json)
+    for unknown in _not_built_in(role):
+        output.say(unknown)
+
+
+def _not_built_in(roles: tuple[str, ...]) -> Iterator[str]:
+    """Warn of roles that may have been mistyped: they may do nothing, where nobody knows them."""
+    from difflib import get_close_matches
+
+    from jobs_certs.names import SERVER
+    from jobs_plugins.rules import RULES
+
+    known = sorted({SERVER, *(rule.role for rule in RULES)})
+    for role in roles:
+        if role not in known:
+            near = get_close_matches(role, known, 1)
+            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}."
+            yield (
+                f"warning: no built-in role is called {role}; {meant} Who has no other may do "
+                "nothing, unless the supervisor's settings or a plugin know that role"
+            )
 
 
 @certs.command
@@ -164,7 +185,7 @@ def renew(
         _say_where_it_counts()
 
 
-@certs.command
+@certs.command(usage="Usage: jobsctl certs revoke [OPTIONS] FILE… | --serial HEX")
 def revoke(
     *files: File,
     serial: Annotated[tuple[str, ...], Parameter(metavar="HEX")] = (),
@@ -187,8 +208,11 @@ def revoke(
     import jobs_certs
 
     with _telling_failure():
-        path = jobs_certs.revoke(dir, files, serials=serial, days=days or jobs_certs.CRL_DAYS)
-    _write_list(path, json=json)
+        days = jobs_certs.CRL_DAYS if days is None else days
+        revoked = jobs_certs.revoke(dir, files, serials=serial, days=days)
+    _write_list(revoked.path, json=json)
+    for number in revoked.already:
+        output.say(f"{number} was on the list already")
     _say_where_it_counts()
 
 
@@ -214,7 +238,7 @@ def crl(
         raise Failure("--days is about a new list; say --refresh too", USAGE)
     with _telling_failure():
         if refresh:
-            jobs_certs.refresh(dir, days=days or jobs_certs.CRL_DAYS)
+            jobs_certs.refresh(dir, days=jobs_certs.CRL_DAYS if days is None else days)
     _write_list(dir / "ca.crl", json=json)
 
 

@@ -6,13 +6,13 @@ from cyclopts import Parameter
 
 from jobs_cli.endpoint import DEFAULT, Endpoint
 from jobs_cli.follower import follow_job, wanted_output
+from jobs_cli.options import Id
 
-_ID = Parameter(metavar="ID")
 _FROM = Parameter(name="--from", metavar="OFFSET")
 
 
 def follow(
-    id: Annotated[str, _ID],
+    id: Id,
     /,
     *,
     start: Annotated[int, _FROM] = 0,
@@ -50,7 +50,7 @@ def follow(
 
 
 def logs(
-    id: Annotated[str, _ID],
+    id: Id,
     /,
     *,
     start: Annotated[int, _FROM] = 0,

@@ -1,17 +1,14 @@
 """`jobsctl inspect`."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from jobs_cli import output
 from jobs_cli.account import account
 from jobs_cli.endpoint import DEFAULT, Endpoint
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 
 
 def inspect(
-    id: Annotated[str, Parameter(metavar="ID")],
+    id: Id,
     /,
     *,
     json: bool = False,

@@ -8,7 +8,8 @@ from cyclopts import Parameter
 from jobs_cli import output
 from jobs_cli.duration import Duration
 from jobs_cli.endpoint import DEFAULT, Endpoint
-from jobs_cli.failure import REFUSED, USAGE, Failure, checking_usage
+from jobs_cli.failure import INTERRUPTED, REFUSED, USAGE, Failure, checking_usage
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 from jobs_cli.verdict import condition
 from jobs_proto import methods
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def kill(
-    *id: Annotated[str, Parameter(metavar="ID")],
-    signal: str = "TERM",
+    *id: Id,
+    signal: Annotated[str, Parameter(metavar="SIGNAL")] = "TERM",
     grace: Duration = 10.0,
     all: bool = False,
     no_wait: bool = False,
@@ -54,7 +55,11 @@ def kill(
     with checking_usage():
         order = methods.Kill(id="", signal=signal, grace_s=grace)
     killing = Killing(order, wait=not no_wait)
-    jobs = ask(endpoint, lambda client: killing.kill(client, id))
+    try:
+        jobs = ask(endpoint, lambda client: killing.kill(client, id))
+    except KeyboardInterrupt:
+        why = "no longer waiting; the kills that are under way go on, see jobsctl list"
+        raise Failure(why, INTERRUPTED) from None
     if json:
         output.write_jobs(jobs)
     else:

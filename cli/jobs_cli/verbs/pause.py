@@ -1,17 +1,13 @@
 """`jobsctl pause` and `jobsctl resume`."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
+from jobs_cli.options import Id
 from jobs_cli.session import ask
-from jobs_proto.job import Job
 
 
 def pause(
-    id: Annotated[str, Parameter(metavar="ID")],
+    id: Id,
     /,
     *,
     json: bool = False,
@@ -29,11 +25,12 @@ def pause(
         id: the job: its id, the start of one, or its name.
         json: print the job, as `inspect --json` does.
     """
-    _show(ask(endpoint, lambda client: client.pause(id)), json=json)
+    job = ask(endpoint, lambda client: client.pause(id))
+    output.tell_job(job, job.phase, json=json)
 
 
 def resume(
-    id: Annotated[str, Parameter(metavar="ID")],
+    id: Id,
     /,
     *,
     json: bool = False,
@@ -49,11 +46,5 @@ def resume(
         id: the job: its id, the start of one, or its name.
         json: print the job, as `inspect --json` does.
     """
-    _show(ask(endpoint, lambda client: client.resume(id)), json=json)
-
-
-def _show(job: Job, *, json: bool) -> None:
-    if json:
-        output.write_job(job)
-    else:
-        output.say(f"job {job.id}: {job.phase}")
+    job = ask(endpoint, lambda client: client.resume(id))
+    output.tell_job(job, job.phase, json=json)

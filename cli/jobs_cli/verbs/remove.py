@@ -1,12 +1,12 @@
 """`jobsctl remove`."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
+from jobs_cli.failure import USAGE, Failure
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 
 if TYPE_CHECKING:
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def remove(
-    id: Annotated[tuple[str, ...], Parameter(metavar="ID", negative="")],
-    /,
-    *,
+    *id: Id,
     endpoint: Endpoint = DEFAULT,
 ) -> None:
     """Forget jobs that have ended, with all of their output.
@@ -30,6 +28,8 @@ def remove(
     Args:
         id: the jobs: their ids, the starts of them, or their names.
     """
+    if not id:
+        raise Failure("name the jobs to remove", USAGE)
     for each in id:
         ask(endpoint, partial(_remove, each))
         output.write_lines([each])

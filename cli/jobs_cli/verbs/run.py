@@ -1,6 +1,6 @@
 """`jobsctl run`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -14,7 +14,7 @@ from jobs_cli.pairs import Pairs, as_map
 from jobs_cli.session import ask
 from jobs_proto import methods
 from jobs_proto.isolation import MAX_SECRET, Isolation
-from jobs_proto.job import Limits, Spec
+from jobs_proto.job import Job, Limits, Spec
 
 if TYPE_CHECKING:
     SpecOptions = Any  # what a class made at run time is to a type checker
@@ -25,15 +25,17 @@ else:
     LimitOptions = options_of(Limits, skip=frozenset())
     IsolationOptions = options_of(Isolation, skip=frozenset({"secrets"}))
 
-Secrets = Annotated[tuple[str, ...], Parameter(metavar="NAME=FILE")]
+SHAPE: Final = "NAME=FILE"
+
+Secrets = Annotated[tuple[str, ...], Parameter(metavar=SHAPE)]
 
 
 def run(
     *command: Annotated[str, Parameter(metavar="COMMAND")],
     follow: Annotated[bool, Parameter(alias="-f")] = False,
-    name: str | None = None,
+    name: Annotated[str | None, Parameter(metavar="NAME")] = None,
     label: Pairs = (),
-    priority: int = 0,
+    priority: Annotated[int, Parameter(metavar="N")] = 0,
     spec: SpecOptions = None,
     limits: LimitOptions = None,
     isolation: IsolationOptions = None,
@@ -76,17 +78,26 @@ def run(
         other = "--json" if json else "--dry-run"
         raise Failure(f"--follow prints the job's output and nothing else; drop {other}", USAGE)
     with checking_usage():
+        secrets = _read(secret)
         request = methods.Run(
-            spec=_spec(command, spec, limits, isolation, secrets := _read(secret)),
+            spec=_spec(command, spec, limits, isolation, secrets),
             name=name,
             labels=as_map(label, "--label"),
             priority=priority,
             secrets=secrets,
         )
     if dry_run:
-        plan = ask(endpoint, lambda client: client.rehearse(request.spec, secrets=secrets))
-        _write_plan(plan, json=json)
+        _rehearse(endpoint, request, json=json)
         return None
+    job = _start(endpoint, request, follow=follow)
+    if follow:
+        return follow_job(endpoint, wanted_output(job.id))
+    _tell(job, json=json)
+    return None
+
+
+def _start(endpoint: Endpoint, request: methods.Run, *, follow: bool) -> Job:
+    """Start the job; say what is to be known of it."""
     job = ask(
         endpoint,
         lambda client: client.run(
@@ -94,20 +105,36 @@ def run(
             name=request.name,
             labels=request.labels,
             priority=request.priority,
-            secrets=secrets,
+            secrets=request.secrets,
         ),
         ours=OURS if follow else REFUSED,
         jobs_stderr=follow,
     )
     for note in job.notes:
         output.say(note)
-    if follow:
-        return follow_job(endpoint, wanted_output(job.id))
+    return job
+
+
+def _tell(job: Job, *, json: bool) -> None:
+    """Print the job, or its id; if neither can be, say that it runs all the same."""
+    try:
+        if json:
+            output.write_job(job)
+        else:
+            output.write_lines([job.id])
+    except Failure as failure:
+        raise Failure(f"job {job.id} was started, but {failure.message}", failure.status) from None
+
+
+def _rehearse(endpoint: Endpoint, request: methods.Run, *, json: bool) -> None:
+    """Print the steps that would set the job up."""
+    plan = ask(endpoint, lambda client: client.rehearse(request.spec, secrets=request.secrets))
+    for note in plan["notes"]:
+        output.say(note)
     if json:
-        output.write_job(job)
+        output.write_json(plan["steps"])
     else:
-        output.write_lines([job.id])
-    return None
+        output.write_lines(escape(f"{step['by']:<7} {step['text']}") for step in plan["steps"])
 
 
 def _spec(
@@ -136,7 +163,7 @@ def _read(secrets: tuple[str, ...]) -> dict[str, bytes]:
     Raises:
         ValueError: one cannot be read, or is too large.
     """
-    return {name: _content(path) for name, path in as_map(secrets, "--secret").items()}
+    return {name: _content(path) for name, path in as_map(secrets, "--secret", SHAPE).items()}
 
 
 def _content(path: str) -> bytes:
@@ -148,12 +175,3 @@ def _content(path: str) -> bytes:
     if len(content) > MAX_SECRET:
         raise ValueError(f"the secret {path} is larger than {MAX_SECRET} bytes")
     return content
-
-
-def _write_plan(plan: dict[str, Any], *, json: bool) -> None:
-    for note in plan["notes"]:
-        output.say(note)
-    if json:
-        output.write_json(plan["steps"])
-    else:
-        output.write_lines(escape(f"{step['by']:<7} {step['text']}") for step in plan["steps"])

@@ -7,12 +7,13 @@ from cyclopts import Parameter
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
 from jobs_cli.failure import checking_usage
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 from jobs_proto import methods
 
 
 def signal(
-    id: Annotated[str, Parameter(metavar="ID")],
+    id: Id,
     signal: Annotated[str, Parameter(metavar="SIGNAL")],
     /,
     *,
@@ -35,7 +36,4 @@ def signal(
     with checking_usage():
         methods.Signal(id=id, signal=signal)
     job = ask(endpoint, lambda client: client.signal(id, signal))
-    if json:
-        output.write_job(job)
-    else:
-        output.say(f"job {job.id}: sent {signal}")
+    output.tell_job(job, f"sent {signal}", json=json)

@@ -1,13 +1,11 @@
 """`jobsctl update`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from jobs_cli import output
 from jobs_cli.endpoint import DEFAULT, Endpoint
 from jobs_cli.failure import USAGE, Failure, checking_usage
-from jobs_cli.options import given, options_of
+from jobs_cli.options import Id, given, options_of
 from jobs_cli.session import ask
 from jobs_proto import methods
 
@@ -18,7 +16,7 @@ else:
 
 
 def update(
-    id: Annotated[str, Parameter(metavar="ID")],
+    id: Id,
     /,
     *,
     changes: Changes = None,
@@ -46,7 +44,4 @@ def update(
     with checking_usage():
         methods.Update(id=id, **fields)
     job = ask(endpoint, lambda client: client.update(id, **fields))
-    if json:
-        output.write_job(job)
-    else:
-        output.say(f"job {job.id}: updated")
+    output.tell_job(job, "updated", json=json)

@@ -1,14 +1,13 @@
 """`jobsctl wait`."""
 
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from jobs_cli import output
 from jobs_cli.duration import Duration, exact_span
 from jobs_cli.endpoint import DEFAULT, Endpoint
-from jobs_cli.failure import OURS, Failure
+from jobs_cli.failure import INTERRUPTED, OURS, USAGE, Failure
+from jobs_cli.options import Id
 from jobs_cli.session import ask
 from jobs_cli.verdict import verdict
 from jobs_proto.job import Job, exit_status
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def wait(
-    id: Annotated[str, Parameter(metavar="ID")],
-    /,
-    *more: Annotated[str, Parameter(metavar="ID")],
+    *id: Id,
     timeout: Duration | None = None,
     endpoint: Endpoint = DEFAULT,
 ) -> int:
@@ -37,11 +34,15 @@ def wait(
         jobsctl wait $(jobsctl run sleep 5) $(jobsctl run sleep 6) --timeout 10s
 
     Args:
-        id: the job: its id, the start of one, or its name.
-        more: further jobs.
+        id: the jobs: their ids, starts of them, or names.
         timeout: how long to wait for all of them together; default: until they end.
     """
-    jobs = ask(endpoint, lambda client: _wait_all(client, (id, *more), timeout), ours=OURS)
+    if not id:
+        raise Failure("name the jobs to wait for", USAGE)
+    try:
+        jobs = ask(endpoint, lambda client: _wait_all(client, id, timeout), ours=OURS)
+    except KeyboardInterrupt:
+        raise Failure("no longer waiting; nothing was done to the jobs", INTERRUPTED) from None
     for job in jobs:
         if sentence := verdict(job):
             output.say(f"{job.short_id}: {sentence}")
