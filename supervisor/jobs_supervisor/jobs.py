@@ -119,18 +119,19 @@ class Jobs:
         self._nursery.start_soon(self._retention.run)
 
     async def _find_all(self, launched: list[LiveJob]) -> None:
-        """Have the jobs' tasks begin as there are places, one in each round of the event loop.
+        """Have the jobs found, a few more in each round of the event loop.
 
         So clients, whose turn comes in each round, need not wait for many jobs in any.
         """
-        for live in launched:
-            await self.reattachment.place.acquire_on_behalf_of(live)
+        for number, live in enumerate(launched):
+            if number % reattach.IN_A_ROUND == 0:
+                await trio.lowlevel.checkpoint()
             self._nursery.start_soon(self._find_again, live)
 
     async def _find_again(self, live: LiveJob) -> None:
-        """Have the job's task begin, and give it its time in its place."""
-        self._nursery.start_soon(self._keeper.keep, live)
-        with trio.move_on_after(reattach.ANSWER_S):
-            await live.until_settled()
-        self.reattachment.place.release_on_behalf_of(live)
+        """Have the job's task begin when there is a place, and give it its time in that place."""
+        async with self.reattachment.place:
+            self._nursery.start_soon(self._keeper.keep, live)
+            with trio.move_on_after(reattach.ANSWER_S):
+                await live.until_settled()
         self.reattachment.give_up(live)
