@@ -65,7 +65,7 @@ def init(directory: Path | str, *, name: str | None = None, days: int = CA_DAYS)
     directory = Path(directory)
     name = f"Jobs CA {secrets.token_hex(4)}" if name is None else name
     check_subject(name)
-    _check_days(days)
+    check_days("A certificate", days)
     make_private(directory)
     refuse_existing(directory / "ca.crt", directory / "ca.key")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -198,15 +198,20 @@ def _key_usage(
     )
 
 
-def _check_days(days: int) -> None:
+def check_days(what: str, days: int) -> None:
+    """Refuse a time that is none.
+
+    Raises:
+        CertsError: it is.
+    """
     if not 1 <= days <= MAX_DAYS:
-        raise CertsError(f"A certificate is valid for 1 to {MAX_DAYS} days, not {days}.")
+        raise CertsError(f"{what} is valid for 1 to {MAX_DAYS} days, not {days}.")
 
 
 def _end(authority: x509.Certificate, now: datetime, days: int | None, default: int) -> datetime:
     """Say when a certificate ends: none outlives its issuer, which would end it unannounced."""
     if days is not None:
-        _check_days(days)
+        check_days("A certificate", days)
     last = authority.not_valid_after_utc
     if last <= now:
         raise CertsError(

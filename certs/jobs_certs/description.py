@@ -91,8 +91,8 @@ def describe(certificate: x509.Certificate) -> PeerCertificate:
         organizational_units=_subject_values(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME),
         serial=certificate.serial_number,
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
-        not_before=_iso(certificate.not_valid_before_utc),
-        not_after=_iso(certificate.not_valid_after_utc),
+        not_before=iso(certificate.not_valid_before_utc),
+        not_after=iso(certificate.not_valid_after_utc),
         extended_key_usages=_usages(certificate),
     )
 
@@ -153,5 +153,6 @@ def _subject_values(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -
     return tuple(a.value for a in found if isinstance(a.value, str))
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """Write a moment of a certificate or a list: UTC, ISO 8601."""
     return timestamp(int(moment.timestamp()) * 1_000_000_000)

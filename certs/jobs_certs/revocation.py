@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from jobs_certs.authority import BACKDATE, MAX_DAYS, load_authority
+from jobs_certs.authority import BACKDATE, check_days, load_authority
+from jobs_certs.description import iso
 from jobs_certs.errors import CertsError
 from jobs_certs.files import alone_in, replace
 from jobs_certs.pem import issued_by, load_certificate, load_crls
-from jobs_proto.job import timestamp
 
 CRL = "ca.crl"
 """The list's file, beside the authority's certificate."""
@@ -85,7 +85,7 @@ def revoke(
         CertsError: one was not issued by this authority, or is its own; or the list cannot be
             written.
     """
-    _check_days(days)
+    check_days("A revocation list", days)
     directory = Path(directory)
     authority, key = load_authority(directory)
     numbers = [_serial_of(Path(path), authority) for path in certificates]
@@ -118,7 +118,7 @@ def refresh(directory: Path | str, *, days: int = CRL_DAYS) -> Path:
     Raises:
         CertsError: there is no authority, or the list cannot be written.
     """
-    _check_days(days)
+    check_days("A revocation list", days)
     directory = Path(directory)
     authority, key = load_authority(directory)
     with alone_in(directory):
@@ -143,16 +143,11 @@ def show_crl(path: Path | str) -> Revocations:
     return Revocations(
         issuer=crl.issuer.rfc4514_string(),
         number=_number(crl),
-        this_update=_iso(crl.last_update_utc),
-        next_update=_iso(end),
+        this_update=iso(crl.last_update_utc),
+        next_update=iso(end),
         days_left=(end - datetime.now(UTC)).days,
         revoked=tuple(f"{entry.serial_number:X}" for entry in crl),
     )
-
-
-def _check_days(days: int) -> None:
-    if not 1 <= days <= MAX_DAYS:
-        raise CertsError(f"A revocation list is good for 1 to {MAX_DAYS} days, not {days}.")
 
 
 def _successor(
@@ -246,7 +241,3 @@ def _number(crl: x509.CertificateRevocationList | None) -> int:
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except x509.ExtensionNotFound:
         return 0
-
-
-def _iso(moment: datetime) -> str:
-    return timestamp(int(moment.timestamp()) * 1_000_000_000)

@@ -75,13 +75,8 @@ def installed(group: str = GROUP) -> Iterator[Source]:
 
 
 def _load_entry(entry: EntryPoint) -> object:
-    try:
+    with _refusing(f"{entry.name} ({entry.value})", "Repair or uninstall it."):
         return entry.load()
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"The plugin {entry.name} ({entry.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}. Repair or uninstall it."
-        ) from error
 
 
 def in_directory(directory: Path) -> Iterator[Source]:
@@ -104,14 +99,21 @@ def _load_file(path: Path) -> object:
     assert spec.loader is not None, "and so has a loader"
     module = module_from_spec(spec)
     sys.modules[name] = module  # as `import` would: attrs and pickle look a class's module up
-    try:
+    with _refusing(f"{path.stem} ({path})", "Repair or remove it."):
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"The plugin {path.stem} ({path}) cannot be loaded: {type(error).__name__}: {error}. "
-            "Repair or remove it."
-        ) from error
     return module
+
+
+@contextmanager
+def _refusing(plugin: str, advice: str) -> Iterator[None]:
+    """Make one sentence of whatever a plugin raises as it is loaded."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        words = " ".join(str(error).split())
+        raise PluginError(
+            f"The plugin {plugin} cannot be loaded: {type(error).__name__}: {words}. {advice}"
+        ) from error
 
 
 def _refuse_writable(path: Path) -> None:

@@ -110,13 +110,13 @@ converter = _make_converter()
 
 
 def _why(error: BaseException, wanted: object = None) -> str:
-    if isinstance(wanted, type) and has(wanted):
-        return "must be a map"  # what is wrong within one comes as a group of errors
     if isinstance(error, ForbiddenExtraKeysError):
         unknown = ", ".join(sorted(map(str, error.extra_fields)))
         return f"unknown: {unknown} (there are: {', '.join(fields_dict(error.cl))})"
     if isinstance(error, KeyError):
         return "is missing"
+    if isinstance(wanted, type) and has(wanted):
+        return "must be a map"  # what is wrong within one comes as a group of errors
     return str(error)
 
 

@@ -80,19 +80,19 @@ class Admission:
             return known
         _user, granted = await self._grant(owner, request, impose)
         live = _new(owner, request, granted)
-        directory = self._register.directory(live.job.id)
         write = None
-        try:
-            if request.secrets:
-                await trio.to_thread.run_sync(secrets.write, directory, request.secrets)
-            # The same request may have come again while this one waited for a disk.
-            known = await self._known(owner, request)
-            if known is None:
-                self._check(request)
-                write = self._take_on(live)
-        finally:
-            if write is None and request.secrets:
-                secrets.withdraw(directory)
+        with self._register.coming(live) as directory:
+            try:
+                if request.secrets:
+                    await trio.to_thread.run_sync(secrets.write, directory, request.secrets)
+                # The same request may have come again while this one waited for a disk.
+                known = await self._known(owner, request)
+                if known is None:
+                    self._check(request)
+                    write = self._take_on(live)
+            finally:
+                if write is None and request.secrets:
+                    secrets.withdraw(directory)
         if known is not None:
             return known
         assert write is not None, "what is not known is taken on, or refused"

@@ -142,7 +142,8 @@ class RetentionSettings:
     Attributes:
         keep_s: seconds after their end.
         keep_jobs: so many.
-        keep_output_bytes: so much output of them together.
+        keep_output_bytes: so much output of them together, their records (commands, environments)
+            counted in.
     """
 
     keep_s: float = field(default=30 * 86400.0, validator=_positive)

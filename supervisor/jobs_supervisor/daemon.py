@@ -137,19 +137,15 @@ async def supervise(settings: Settings, arguments: argparse.Namespace, first: Sp
             nursery.start_soon(events.run)
             tree = survey(_cgroup_name(settings.state_dir), arguments.cgroup)
             quotas = Quotas(settings.quotas, store)
-            forkserver = ForkServer(first)
-            nursery.start_soon(forkserver.run, tree.shims)
-            unfinished = store.unfinished()  # while it gets ready, which takes as long
-            await forkserver.ready()
-            jobs = Jobs(
+            jobs = await _start_jobs(
                 settings,
+                arguments.config,
+                first,
+                tree=tree,
                 store=store,
-                forkserver=forkserver,
-                terms=_find_terms(settings, arguments.config, forkserver, tree),
                 quotas=quotas,
                 nursery=nursery,
             )
-            await jobs.start(unfinished)
             server = _make_server(
                 settings.server,
                 access=access,
@@ -187,6 +183,29 @@ def _load_plugins(settings: Settings, roles: Roles) -> tuple[Plugins, Events]:
         Plugins(manager, decide_s=given.decide_s, failed=log_failure),
         Events(manager, event_s=given.event_s, failed=log_failure),
     )
+
+
+async def _start_jobs(
+    settings: Settings,
+    config: Path,
+    first: Spawned,
+    *,
+    tree: Tree,
+    store: Store,
+    quotas: Quotas,
+    nursery: trio.Nursery,
+) -> Jobs:
+    """Have a fork server, and the jobs go on that had not ended."""
+    forkserver = ForkServer(first)
+    nursery.start_soon(forkserver.run, tree.shims)
+    unfinished = store.unfinished()  # while it gets ready, which takes as long
+    await forkserver.ready()
+    terms = _find_terms(settings, config, forkserver, tree)
+    jobs = Jobs(
+        settings, store=store, forkserver=forkserver, terms=terms, quotas=quotas, nursery=nursery
+    )
+    await jobs.start(unfinished)
+    return jobs
 
 
 def _find_terms(settings: Settings, config: Path, forkserver: ForkServer, tree: Tree) -> Terms:
@@ -228,7 +247,6 @@ def _make_server(
         quotas=quotas,
         presence=presence,
         dispatcher=dispatcher,
-        jobs=jobs,
     )
 
 

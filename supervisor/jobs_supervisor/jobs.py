@@ -60,8 +60,8 @@ class Jobs:
     ) -> None:
         self._directory = settings.state_dir / "jobs"
         self._nursery = nursery
-        self._retention = Retention(settings.retention, settings.state_dir, store)
         self.register = register = Register(store, self._directory)
+        self._retention = Retention(settings.retention, settings.state_dir, store, register)
         self.places = places = Places(settings.jobs, quotas)
         self.reattachment = Reattachment()
         ending = Ending(
@@ -103,6 +103,7 @@ class Jobs:
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         await self._retention.tidy()
+        launched = []
         for record in unfinished:
             failpoint("reattach.restoring", record.job.id)
             live = LiveJob(record)
@@ -112,9 +113,20 @@ class Jobs:
             else:
                 self.places.ledger.place(live)
                 self.reattachment.expect(live)
-                self._nursery.start_soon(self._find_again, live)
+                launched.append(live)
+        self._nursery.start_soon(self._find_all, launched)
         self._nursery.start_soon(self.admission.run)
         self._nursery.start_soon(self._retention.run)
+
+    async def _find_all(self, launched: list[LiveJob]) -> None:
+        """Have the jobs found, a few more in each round of the event loop.
+
+        So clients, whose turn comes in each round, need not wait for many jobs in any.
+        """
+        for number, live in enumerate(launched):
+            if number % reattach.IN_A_ROUND == 0:
+                await trio.lowlevel.checkpoint()
+            self._nursery.start_soon(self._find_again, live)
 
     async def _find_again(self, live: LiveJob) -> None:
         """Have the job's task begin when there is a place, and give it its time in that place."""

@@ -38,7 +38,8 @@ class Lookups:
             find: may wait for ever.
 
         Raises:
-            JobsError: `unavailable`: it took too long; or what `find` raises.
+            JobsError: `failed_precondition`: it took too long; or what `find` raises. Not
+                `unavailable`, which clients try again: what hangs will hang.
         """
         limiter = self._limiters.setdefault(owner, trio.CapacityLimiter(AT_ONCE))
         try:
@@ -46,7 +47,7 @@ class Lookups:
                 return await trio.to_thread.run_sync(find, abandon_on_cancel=True, limiter=limiter)
         except trio.TooSlowError:
             raise JobsError(
-                "unavailable",
+                "failed_precondition",
                 f"{where} gave no answer within {LOOKUP_S:g} s: see whether what it is on (a "
                 f"network file system, for example) hangs; {AT_ONCE} of your jobs may wait for "
                 "such an answer at a time",

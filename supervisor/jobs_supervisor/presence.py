@@ -1,4 +1,4 @@
-"""Who is connected: the connections and followers of each identity, and its requests' pace."""
+"""Who is here: each identity's connections, followers and pace, and the requests under way."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +25,8 @@ class Presence:
         self._connections: Counter[str] = Counter()
         self._followers: Counter[str] = Counter()
         self._due: dict[str, float] = {}
+        self._working = 0
+        self._rested = trio.Event()
 
     @contextmanager
     def connection(self, name: str) -> Iterator[None]:
@@ -68,6 +70,27 @@ class Presence:
         late = due - now - (quota.burst - 1) / quota.requests_per_s
         if late > 0:
             await trio.sleep(late)
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Count a request that is being answered, for as long as the `with` statement lasts."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._rested.set()
+                self._rested = trio.Event()
+
+    def is_awaited(self) -> bool:
+        """Whether a request is being answered."""
+        return self._working > 0
+
+    async def rest(self) -> None:
+        """Wait until none is."""
+        while self._working:
+            await self._rested.wait()
 
     def used(self, name: str) -> dict[str, float]:
         """Give what an identity has of each quota of connections."""

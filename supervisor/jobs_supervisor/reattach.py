@@ -24,6 +24,9 @@ ANSWER_S = 2.0
 AT_ONCE = 64
 """Shims that are being asked at the same time: enough for two cores, and clients are served."""
 
+IN_A_ROUND = 8
+"""Of these, so many begin in one round of the event loop, for clients have their turn in each."""
+
 REATTACHED, LAUNCHED, FINISHED, LOST = "reattached", "launched", "finished", "lost"
 UNANSWERED = "unanswered"
 FOREIGN = "foreign"

@@ -5,6 +5,7 @@ nobody may be told of it; who sends the very same request again waits for the sa
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs_plugins import Kind
@@ -25,11 +26,16 @@ class Register:
         self._store = store
         self._directory = directory
         self._live: dict[str, LiveJob] = {}
+        self._coming: set[str] = set()
         self._offered: dict[tuple[str, str], tuple[LiveJob, Write]] = {}
 
     def __len__(self) -> int:
         """Give how many jobs have not ended."""
         return len(self._live)
+
+    def __contains__(self, job_id: str) -> bool:
+        """Whether there is, or is about to be, a job that has not ended, and may have no record."""
+        return job_id in self._live or job_id in self._coming
 
     def directory(self, job_id: str) -> Path:
         """Give the directory of a job."""
@@ -40,6 +46,15 @@ class Register:
     def restore(self, live: LiveJob) -> None:
         """Have a job that the store knows as unfinished."""
         self._live[live.job.id] = live
+
+    @contextmanager
+    def coming(self, live: LiveJob) -> Iterator[Path]:
+        """Give the directory of a job that is to be offered within the `with` statement."""
+        self._coming.add(live.job.id)
+        try:
+            yield self.directory(live.job.id)
+        finally:
+            self._coming.remove(live.job.id)
 
     def offer(self, live: LiveJob) -> Write:
         """Have a new job, and have the disk take its record or refuse it."""

@@ -1,4 +1,4 @@
-"""Which finished jobs are forgotten, and how: by age, number and bytes of output, oldest first.
+"""Which finished jobs are forgotten, and how: by age, number and bytes, oldest first.
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
 `trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
@@ -21,6 +21,7 @@ from jobs_proto.failpoint import failpoint
 from jobs_supervisor import secrets
 from jobs_supervisor.config import RetentionSettings
 from jobs_supervisor.recover import Verdict, judge
+from jobs_supervisor.register import Register
 from jobs_supervisor.store import Store
 
 EVERY_S = 30.0
@@ -39,35 +40,38 @@ class Retention:
         settings: what is kept.
         state_dir: with `jobs`, `trash` and `quarantine` in it.
         store: the records.
+        register: the jobs, those too that have no record yet.
     """
 
-    def __init__(self, settings: RetentionSettings, state_dir: Path, store: Store) -> None:
+    def __init__(
+        self, settings: RetentionSettings, state_dir: Path, store: Store, register: Register
+    ) -> None:
         self._settings = settings
         self._jobs = state_dir / "jobs"
         self._trash = state_dir / "trash"
         self._quarantine = state_dir / "quarantine"
         self._store = store
+        self._register = register
         self._interrupted: list[str] = []
-        self._directories: list[str] = []
 
     async def tidy(self) -> None:
         """Begin to finish what a crash interrupted; call at start, before anybody asks for a job.
 
         What may be much, the emptying of the trash and the comparison of directories with records,
-        is left to `run`: what is there now is remembered by name, so that whatever is made from now
-        on is not taken for something left behind.
+        is left to `run`: a directory that is made meanwhile is of a job that the register has.
         """
         self._trash.mkdir(mode=0o700, exist_ok=True)
-        self._interrupted = os.listdir(self._trash)  # noqa: PTH208  # names alone: of 100 000,
-        self._directories = os.listdir(self._jobs)  # noqa: PTH208  # a Path each is half a second
+        self._interrupted = await trio.to_thread.run_sync(os.listdir, self._trash)
         await self._store.delete(self._interrupted)  # else they would seem to have had no output
 
     async def _finish_tidying(self) -> None:
         await trio.to_thread.run_sync(self._empty, self._interrupted)
         counts: Counter[str] = Counter()
-        while some := self._directories[-AT_ONCE:]:
-            del self._directories[-AT_ONCE:]
-            for name in self._store.unknown(some):
+        # Names alone: of 100 000, a Path each is half a second.
+        directories = await trio.to_thread.run_sync(os.listdir, self._jobs)
+        while some := directories[-AT_ONCE:]:
+            del directories[-AT_ONCE:]
+            for name in self._store.unknown([each for each in some if each not in self._register]):
                 with suppress(FileNotFoundError):  # removed meanwhile, with its record
                     counts[self._set_aside(self._jobs / name)] += 1
             await trio.lowlevel.checkpoint()

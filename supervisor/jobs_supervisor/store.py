@@ -15,7 +15,8 @@ shims' files say the same, if we end before that.
 A statement that is stepped through holds one view of the table, for all who read: nobody would see
 what is written meanwhile. So none is open while others run: a list is one of numbers first.
 
-A row holds the job as MessagePack, and beside it the few columns that are searched by.
+A row holds the job as MessagePack, and beside it the few columns that are searched by. `output` is
+what retention weighs: the bytes of the output, and of that MessagePack, which may be megabytes.
 """
 
 import json
@@ -327,7 +328,7 @@ class Store:
         Args:
             before_ns: those that ended before this time.
             beyond: those that are not among so many newest.
-            bytes_beyond: those whose output, with that of all newer ones, is more than this.
+            bytes_beyond: those whose output and record, with those of all newer ones, are more.
             limit: so many at most.
         """
         # Each rule takes jobs from the oldest on: whoever comes after one that is kept is kept.
@@ -409,16 +410,17 @@ def _finished_ns(job: Job) -> int:
 
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
+    packed = files.encode(unstructure(job))
     return (
         job.id,
         job.owner,
         job.name,
         _finished_ns(job) if job.phase is Phase.EXITED else None,
-        job.output.kept,
+        job.output.kept + len(packed),
         record.request_id,
         record.boot,
         record.device,
         None if record.cgroup is None else files.encode(record.cgroup),
         None if record.killing is None else files.encode(record.killing),
-        files.encode(unstructure(job)),
+        packed,
     )

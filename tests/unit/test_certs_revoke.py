@@ -251,7 +251,7 @@ def test_the_old_one_is_revoked_if_wanted(ca):
 
 
 def test_what_cannot_be_renewed(ca, tmp_path):
-    with pytest.raises(CertsError, match="Cannot read"):
+    with pytest.raises(CertsError, match=r"no certificate .*nobody\.crt to renew\. .* issue it"):
         renew(ca, "nobody")
     with pytest.raises(CertsError, match="path separator"):
         renew(ca, "../alice")
@@ -322,8 +322,3 @@ def test_what_was_left_of_another_certificate_is_not_put_in_its_place(ca):
     renew(ca, "alice")
     assert show(ca / "alice.crt").roles == ("operator", "viewer")
     assert verify(ca / "alice.crt") == "client"
-
-
-def test_a_name_that_was_never_issued_cannot_be_renewed(ca):
-    with pytest.raises(CertsError, match=r"no certificate .*bob\.crt to renew\. .* issue it"):
-        renew(ca, "bob")

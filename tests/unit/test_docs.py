@@ -1,5 +1,6 @@
 """The documents say what the code does, where a program can tell."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from jobs_cli.app import make_app, verb_names
 from jobs_plugins.policy import Policy
 from jobs_plugins.rules import RULES
+from jobs_proto.audit import Chain
 from jobs_proto.job import Limits
 from jobs_proto.methods import METHODS
 from jobs_proto.phases import diagram
@@ -162,6 +164,18 @@ def test_no_folder_is_forgotten():
     assert sources <= set(FOLDERS)
     readme = (ROOT / "README.md").read_text()
     assert all(f"]({folder}/README.md)" in readme for folder in FOLDERS)
+
+
+def test_the_lines_of_the_audit_log_in_the_readme_are_a_log():
+    """Real ones: each has the hash of the one before it."""
+    text = section_of((ROOT / "supervisor/README.md").read_text(), "The audit log")
+    lines = re.findall(r'^\{"seq".*\n', text, re.MULTILINE)
+    chain = Chain()
+    chain.begin("README.md")
+    for line in lines:
+        chain.take(line.encode())
+    chain.finish(whole=True)
+    assert [json.loads(line)["event"] for line in lines] == ["opened", "connection", "decision"]
 
 
 def test_make_reads_the_makefile():

@@ -5,7 +5,7 @@ import trio
 from attrs import evolve
 
 from jobs_plugins import Kind
-from jobs_proto.job import Exit, Job, Spec, timestamp
+from jobs_proto.job import Exit, Job, Output, Spec, timestamp
 from jobs_proto.phases import Outcome, Phase
 from jobs_supervisor.store import Record, Store
 
@@ -97,13 +97,26 @@ async def test_the_oldest_go_first_and_each_rule_holds_by_itself(store):
     assert store.expired(**kept | {"before_ns": 1 << 62, "limit": 2}) == IDS[:2]
 
 
+async def test_records_weigh_what_their_commands_do(store):
+    """Output and records are forgotten together, so what is kept of both is what counts."""
+    for ident in IDS:
+        large = ended(ident)
+        spec = evolve(large.job.spec, env={"LARGE": "x" * 1_000_000})
+        await store.put(
+            evolve(large, job=evolve(large.job, spec=spec, output=Output(total=500_000)))
+        )
+    kept = {"before_ns": 0, "beyond": 100, "limit": 100}
+    assert store.expired(**kept, bytes_beyond=15_100_000) == []
+    assert store.expired(**kept, bytes_beyond=4_600_000) == IDS[:7]
+
+
 async def test_who_has_ended_first_is_forgotten_first_whenever_that_was_written_down(store):
     later = ended("later", "2026-01-01T00:00:09.000000Z")
     earlier = ended("earlier", "2026-01-01T00:00:08.999999Z")
     with trio.fail_after(10):
         await store.put(later)
         await store.put(earlier)
-    kept = {"before_ns": 0, "bytes_beyond": 1, "limit": 10}
+    kept = {"before_ns": 0, "bytes_beyond": 1 << 40, "limit": 10}
     assert store.expired(beyond=1, **kept) == ["earlier"]
     assert store.expired(beyond=0, **kept) == ["earlier", "later"]
     second = 1_767_225_609_000_000_000  # `date -u -d 2026-01-01T00:00:09 +%s`
