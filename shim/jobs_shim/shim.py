@@ -266,6 +266,10 @@ class Shim:
 
     def kill_everything(self) -> None:
         """SIGKILL to every process of the job, at once."""
+        if self.started_ns is None:
+            # From here on nothing comes to execute; if it has, the start channel has ended.
+            self.cgroup.freeze(frozen=True)
+            self.hear_start(-1, 0)
         self.killed = True
         failpoint("shim.before-kill")
         if self.started_ns is not None and self.cgroup.kill():

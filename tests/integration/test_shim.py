@@ -11,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,9 @@ MEMORY_LIMIT_KB = 930
 """Of a shim and its init together, when there are many."""
 
 MANY = 100
+
+TRIES = 50
+"""To stop a shim at a moment that is over in a few ms."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -258,6 +263,31 @@ def test_term_goes_to_the_whole_group(server):
     record = job.end()
     assert (record["status"], record["killed"]) == (signal.SIGTERM, False)
     assert record["killed_by"] == "tester"
+
+
+def test_what_was_executed_has_a_start_however_soon_it_was_killed(server, stack):
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobs-test-")))
+    folder.chmod(0o777)  # for the job's user
+    for n in range(TRIES):
+        mark = folder / str(n)
+        job = server.launch(["sh", "-c", f"echo > {mark}; sleep 1000"])
+        assert _until((job.directory / files.IDENTITY).exists)
+        os.kill(job.shim, signal.SIGSTOP)
+        assert _until(mark.exists)
+        in_time = not select.select([job.connection], [], [], 0)[0]  # it has told of no start yet
+        job.kill()
+        os.kill(job.shim, signal.SIGCONT)
+        assert job.end()["started_ns"] is not None
+        if in_time:
+            return
+    raise AssertionError(f"a shim was never stopped in time, in {TRIES} tries")
+
+
+def _until(holds):
+    deadline = time.monotonic() + shims.WAIT_S
+    while not holds() and time.monotonic() < deadline:
+        os.sched_yield()
+    return holds()
 
 
 def test_what_ignores_term_dies_when_the_grace_period_is_over(server):
