@@ -8,3 +8,4 @@ from fixtures import (  # noqa: F401  # fixtures are found here by name
     shared,
     supervisor,
 )
+from isolated import apart, folder, rootfs  # noqa: F401
