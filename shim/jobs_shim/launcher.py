@@ -42,11 +42,15 @@ KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
 """What a shim has to know of the plan; and `output`, if there is a cap."""
 
 
-def run(job: tuple[bytes, int, int], start: int, gate: int, streams: list[int]) -> None:
+Asked = tuple[bytes, int, int, int]
+"""The launch that was asked for; descriptors of the plan and of the shim's `stat`; its pid."""
+
+
+def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
     """Be the launcher; never returns.
 
     Args:
-        job: the launch that was asked for, a descriptor of the plan, and the pid of the shim.
+        job: what was asked for.
         start: the start channel.
         gate: a socket to init.
         streams: what will be the job's standard output and error.
@@ -64,9 +68,9 @@ def run(job: tuple[bytes, int, int], start: int, gate: int, streams: list[int]) 
         os._exit(0)
 
 
-def claim_for(start: int, job: tuple[bytes, int, int]) -> dict[str, object] | None:
+def claim_for(start: int, job: Asked) -> dict[str, object] | None:
     """Claim the job and tell the shim; give the plan, or None if the job was refused."""
-    launch, fd, shim = job
+    launch, fd, stat, shim = job
     try:
         directory = str(unpack(launch)[1]["dir"])
         plan: dict[str, object] = decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[assignment]
@@ -77,7 +81,7 @@ def claim_for(start: int, job: tuple[bytes, int, int]) -> dict[str, object] | No
         os.write(start, f"\0no plan: {error!r}".encode())
         return None
     try:
-        fds = claim(directory, boot, shim)
+        fds = claim(directory, boot, shim, stat)
     except (LaunchRefusedError, OSError) as error:
         os.write(start, f"\0{error}".encode("utf-8", "surrogateescape"))
         return None
