@@ -20,7 +20,6 @@ import struct
 from jobs_proto.failpoint import failpoint
 from jobs_proto.files import decode, encode
 from jobs_proto.shim import unpack
-from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.claim import LaunchRefusedError, claim
 from jobs_shim.lean import socket
@@ -56,7 +55,6 @@ def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
         streams: what will be the job's standard output and error.
     """
     try:
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # to map ids; nothing of the job is there yet
         failpoint("launcher.forked")
         plan = claim_for(start, job)
         if plan is not None:
@@ -115,7 +113,6 @@ def _set_up(plan: dict[str, object], start: int, gate: int, streams: list[int]) 
     except OSError as error:
         raise StepError("cgroup", error.errno or 0, error.filename) from None
     execute(plan["init"])
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     try:
         pid, inside = cgroup.fork()
     except OSError as error:
