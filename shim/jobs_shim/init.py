@@ -59,6 +59,7 @@ def run(
     for fd in shims:
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
     failpoint("init.forked")
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)

@@ -222,6 +222,8 @@ def test_shim_and_init_hold_what_they_need_and_no_more(isolated):
     (init,) = shims.children(job.shim)
     kinds = sorted(what.split(":")[0] for what in shims.descriptors(init).values())
     assert kinds == ["/dev/null"] * 3 + ["socket"]
+    for pid, name in ((job.shim, "jobs-shim"), (init, "jobs-init")):
+        assert Path(f"/proc/{pid}/comm").read_text().strip() == name
 
 
 # -- at most once ---------------------------------------------------------------------------------
