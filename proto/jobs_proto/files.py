@@ -81,13 +81,22 @@ def boot_id() -> str:
 def start_time(pid: int) -> int:
     """Give the time a process started, in clock ticks since boot: with its pid, its identity.
 
-    proc_pid_stat(5), field 22; the second field may hold spaces and parentheses.
-
     Raises:
-        FileNotFoundError, ProcessLookupError: there is no such process.
+        FileNotFoundError, ProcessLookupError: there is no such process, or none that we may see.
     """
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return int(os.read(fd, 450).rpartition(b")")[2].split(b" ", 21)[20])
+        return read_start_time(fd)
     finally:
         os.close(fd)
+
+
+def read_start_time(stat: int) -> int:
+    """Read it from a descriptor of the process's `stat`, which serves whoever has it.
+
+    proc_pid_stat(5), field 22; the second field may hold spaces and parentheses.
+
+    Raises:
+        ProcessLookupError: there is no such process any more.
+    """
+    return int(os.read(stat, 450).rpartition(b")")[2].split(b" ", 21)[20])

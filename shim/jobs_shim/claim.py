@@ -27,7 +27,7 @@ class LaunchRefusedError(Exception):
     """This job was launched before; launching it again would run it twice."""
 
 
-def claim(directory: str, boot: object, shim: int) -> tuple[int, ...]:
+def claim(directory: str, boot: object, shim: int, stat: int) -> tuple[int, ...]:
     """Take the lock, make what a shim needs and write its identity.
 
     What a shim that died before it had an identity left here is overwritten.
@@ -36,6 +36,7 @@ def claim(directory: str, boot: object, shim: int) -> tuple[int, ...]:
         directory: the job's.
         boot: this boot's id.
         shim: the pid of the shim.
+        stat: a descriptor of its proc_pid_stat(5): on a host with `hidepid` only it may open that.
 
     Returns:
         Descriptors: the lock, output and index, the exit record's file, the listening socket.
@@ -59,7 +60,7 @@ def claim(directory: str, boot: object, shim: int) -> tuple[int, ...]:
     known = {
         "boot": boot,
         "pid": shim,
-        "start": files.start_time(shim),
+        "start": files.read_start_time(stat),
         "protocol": protocol.PROTOCOL,
     }
     failpoint("launcher.before-identity")

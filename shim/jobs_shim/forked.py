@@ -44,7 +44,8 @@ class ForkedInit:
         self.failed: list[object] | None = None
         self.leader: int | None = None
         self.started = False
-        job = (launch, plan, os.getpid())
+        stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+        job = (launch, plan, stat, os.getpid())
         self.channel, init_channel = socket_pair(socket.SOCK_NONBLOCK)
         self.start, init_start = socket_pair()
         self._start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.start)
@@ -70,7 +71,7 @@ class ForkedInit:
                 os._exit(EX_SOFTWARE)
         if self.pid is None:
             launcher.claim_for(init_start, job)  # there has to be a record of what failed
-        for fd in theirs:
+        for fd in (stat, *theirs):
             os.close(fd)
 
     def claimed(self) -> tuple[bytes, bytes, tuple[int, ...]]:

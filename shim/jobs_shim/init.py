@@ -39,7 +39,7 @@ _ENTERED = (
 
 
 def run(
-    job: tuple[bytes, int, int],
+    job: launcher.Asked,
     ours: tuple[int, ...],
     shims: tuple[int, ...],
     *,
@@ -48,7 +48,7 @@ def run(
     """Be init until the leader has ended; the caller then exits the process.
 
     Args:
-        job: for the launcher: what was asked for, a descriptor of the plan, the pid of the shim.
+        job: for the launcher.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, the two ends of one between us and the leader, and the job's standard output
             and error.
@@ -59,12 +59,13 @@ def run(
     for fd in shims:
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
     failpoint("init.forked")
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
     leader = _have_launched(job, start, (gate, launchers), streams)
-    for fd in (start, gate, job[1], *streams):
+    for fd in (gate, *job[1:3], *streams):
         os.close(fd)
     if leader is None:
         return
@@ -82,23 +83,26 @@ def run(
 
 
 def _have_launched(
-    job: tuple[bytes, int, int], start: int, gate: tuple[int, int], streams: list[int]
+    job: launcher.Asked, start: int, gate: tuple[int, int], streams: list[int]
 ) -> int | None:
     """Have a launcher launch the job; give the leader's pid, or None if there is none.
 
-    The leader goes on when the launcher is no more and init is where the leader is.
+    The leader goes on when the launcher is no more and init is where the leader is. Nobody but the
+    leader has the start channel by then, so that it ends when that executes.
     """
     ours, theirs = gate
     try:
         child = syscalls.fork()
     except OSError as error:
-        launcher.report(start, StepError("fork", error.errno or 0, None))
+        if launcher.claim_for(start, job) is not None:  # there has to be a record of what failed
+            launcher.report(start, StepError("fork", error.errno or 0, None))
         return None
     if child == 0:
         os.close(ours)
         launcher.run(job, start, theirs, streams)
     os.close(theirs)
     os.waitpid(child, 0)
+    os.close(start)
     word = os.read(ours, 16)  # nothing, if there is no leader
     if word:
         _follow(int(word))

@@ -20,7 +20,6 @@ import struct
 from jobs_proto.failpoint import failpoint
 from jobs_proto.files import decode, encode
 from jobs_proto.shim import unpack
-from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.claim import LaunchRefusedError, claim
 from jobs_shim.lean import socket
@@ -42,17 +41,20 @@ KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
 """What a shim has to know of the plan; and `output`, if there is a cap."""
 
 
-def run(job: tuple[bytes, int, int], start: int, gate: int, streams: list[int]) -> None:
+Asked = tuple[bytes, int, int, int]
+"""The launch that was asked for; descriptors of the plan and of the shim's `stat`; its pid."""
+
+
+def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
     """Be the launcher; never returns.
 
     Args:
-        job: the launch that was asked for, a descriptor of the plan, and the pid of the shim.
+        job: what was asked for.
         start: the start channel.
         gate: a socket to init.
         streams: what will be the job's standard output and error.
     """
     try:
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # to map ids; nothing of the job is there yet
         failpoint("launcher.forked")
         plan = claim_for(start, job)
         if plan is not None:
@@ -64,9 +66,9 @@ def run(job: tuple[bytes, int, int], start: int, gate: int, streams: list[int]) 
         os._exit(0)
 
 
-def claim_for(start: int, job: tuple[bytes, int, int]) -> dict[str, object] | None:
+def claim_for(start: int, job: Asked) -> dict[str, object] | None:
     """Claim the job and tell the shim; give the plan, or None if the job was refused."""
-    launch, fd, shim = job
+    launch, fd, stat, shim = job
     try:
         directory = str(unpack(launch)[1]["dir"])
         plan: dict[str, object] = decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[assignment]
@@ -77,7 +79,7 @@ def claim_for(start: int, job: tuple[bytes, int, int]) -> dict[str, object] | No
         os.write(start, f"\0no plan: {error!r}".encode())
         return None
     try:
-        fds = claim(directory, boot, shim)
+        fds = claim(directory, boot, shim, stat)
     except (LaunchRefusedError, OSError) as error:
         os.write(start, f"\0{error}".encode("utf-8", "surrogateescape"))
         return None
@@ -111,7 +113,6 @@ def _set_up(plan: dict[str, object], start: int, gate: int, streams: list[int]) 
     except OSError as error:
         raise StepError("cgroup", error.errno or 0, error.filename) from None
     execute(plan["init"])
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     try:
         pid, inside = cgroup.fork()
     except OSError as error:

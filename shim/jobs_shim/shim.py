@@ -274,7 +274,9 @@ class Shim:
         failpoint("shim.before-kill")
         if self.started_ns is not None and self.cgroup.kill():
             return  # the leader is in the cgroup; init reports its end
-        if self.own_pids:
+        if self.own_pids or self.started_ns is None:
+            # Before the start also where it is no pid 1: it may wait for a launcher that is
+            # stopped, or a leader that is frozen, and not for us. What it leaves comes to us.
             signal.pidfd_send_signal(self.init_fd, signal.SIGKILL)
         else:
             self.tell_init(init.KILL)

@@ -106,7 +106,7 @@ def _connect(directory: str) -> socket.socket:
 
 def _be_launcher(directory: str, cgroup: object) -> None:
     start, _shims_start = socket_pair()
-    launcher.claim_for(start, (_launch(directory), _plan({**_PLAN, "cgroup": cgroup}), os.getpid()))
+    launcher.claim_for(start, (_launch(directory), _plan({**_PLAN, "cgroup": cgroup}), *_shim()))
     _empty(directory)
 
 
@@ -117,12 +117,16 @@ def _be_init(directory: str, cgroup: object) -> None:
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
     ours = (channel, start, *socket_pair(), os.dup(0), os.dup(0))
     plan = _plan({**_PLAN, "cgroup": cgroup, "leader": []})
-    init.run((_launch(directory), plan, os.getpid()), ours, (os.dup(0),), own_pids=True)
+    init.run((_launch(directory), plan, *_shim()), ours, (os.dup(0),), own_pids=True)
     _empty(directory)
 
 
 def _launch(directory: str) -> bytes:
     return protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
+
+
+def _shim() -> tuple[int, int]:
+    return os.open("/proc/self/stat", os.O_RDONLY), os.getpid()
 
 
 def _plan(plan: dict[str, object]) -> int:

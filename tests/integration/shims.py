@@ -180,9 +180,12 @@ def reattach(directory: Path, reattached: contextlib.ExitStack, cgroup: Path | N
 
 
 class ForkServer:
-    """A fork server; its jobs have namespaces and a cgroup if `isolated`, which needs root."""
+    """A fork server; its jobs have namespaces and a cgroup if `isolated`, which needs root.
 
-    def __init__(self, folder: Path, *, isolated: bool, keep=_ignore) -> None:
+    `within` is a command that executes another one, to have it somewhere else.
+    """
+
+    def __init__(self, folder: Path, *, isolated: bool, keep=_ignore, within=()) -> None:
         self.folder = folder
         self.keep = keep
         self.isolated = isolated
@@ -192,7 +195,7 @@ class ForkServer:
         self.connection.settimeout(WAIT_S)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", "-c", _MAIN],
+                [*within, sys.executable, "-I", "-X", "utf8", "-c", _MAIN],
                 stdin=theirs,
                 env={"LD_BIND_NOW": "1", "TMPDIR": str(folder)},
             )

@@ -115,6 +115,33 @@ def test_what_failed_at_the_start_is_known_exactly(server, argv, changes, error)
     assert job.output == b""
 
 
+def test_a_launcher_that_cannot_be_forked_is_a_failed_start(tmp_path):
+    """In a process of its own, whose grandchildren have no children."""
+    script = f"""
+import errno, os, sys
+sys.path[:0] = {shims._ROOTS}
+from jobs_proto import files, shim as protocol
+from jobs_shim import __main__, init, syscalls
+from jobs_shim.lean import socket_pair
+def fail():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+def run(*args, run=init.run, **kwargs):
+    syscalls.fork = fail
+    run(*args, **kwargs)
+init.run = run
+plan = os.memfd_create("plan")
+os.write(plan, files.encode({{
+    "job": "a-job", "boot": "", "cgroup": None, "own_pids": False, "timeout_s": None,
+    "grace_s": 5.0, "init": [], "leader": [],
+}}))
+launch = protocol.pack(protocol.LAUNCH, {{"dir": {str(tmp_path)!r}, "enter": []}})
+__main__.be_shim(launch, None, socket_pair()[0], plan)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    record = files.decode((tmp_path / files.EXIT).read_bytes())
+    assert record["error"] == ["fork", errno.EAGAIN, None]
+
+
 @pytest.mark.root
 def test_a_user_who_may_not_is_a_failed_start(isolated, tmp_path):
     tmp_path.chmod(0o700)
@@ -195,6 +222,8 @@ def test_shim_and_init_hold_what_they_need_and_no_more(isolated):
     (init,) = shims.children(job.shim)
     kinds = sorted(what.split(":")[0] for what in shims.descriptors(init).values())
     assert kinds == ["/dev/null"] * 3 + ["socket"]
+    for pid, name in ((job.shim, "jobs-shim"), (init, "jobs-init")):
+        assert Path(f"/proc/{pid}/comm").read_text().strip() == name
 
 
 # -- at most once ---------------------------------------------------------------------------------
@@ -232,6 +261,18 @@ def test_what_a_shim_left_that_never_launched_is_overwritten(plain, tmp_path):
 def test_a_directory_that_cannot_be_used_is_refused(plain, tmp_path):
     job = plain.launch(["true"], directory=tmp_path / "missing")
     assert "No such file" in job.expect(protocol.REFUSED)["why"]
+
+
+@pytest.mark.root
+def test_a_shim_is_told_apart_where_others_processes_are_hidden(tmp_path):
+    hide = "mount -t proc -o hidepid=2 proc /proc"  # from all who may not trace
+    drop = "setpriv --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all"
+    within = ["unshare", "-m", "sh", "-c", f'{hide} && exec {drop} "$@"', "sh"]
+    with contextlib.closing(shims.ForkServer(tmp_path, isolated=False, within=within)) as server:
+        job = server.launch(["sleep", "1000"])
+        job.expect(protocol.STARTED)
+        identity = files.decode((job.directory / files.IDENTITY).read_bytes())
+        assert identity["start"] == files.start_time(identity["pid"])
 
 
 def test_the_lock_is_held_for_life_and_the_identity_names_the_shim(server):
@@ -342,6 +383,20 @@ def test_a_kill_while_the_job_starts(server):
         record = job.end()
         assert record["status"] in (signal.SIGTERM, signal.SIGKILL)
         assert (record["killed_by"], record["error"]) == ("tester", None)
+
+
+@pytest.mark.root
+def test_a_kill_of_a_leader_that_is_stopped_before_init_knows_of_it(plain):
+    place = shims.v2_parent() / f"jobs-test-{os.getpid()}-frozen"
+    place.mkdir()
+    (place / "cgroup.freeze").write_text("1")
+    cgroup = {"unified": False, "directories": [["unified", str(place), []]]}
+    job = plain.launch(["sleep", "1000"], cgroup=cgroup)
+    job.cgroup = place
+    assert _until((place / "cgroup.procs").read_text)
+    job.kill()
+    record = job.end()
+    assert (record["status"], record["started_ns"]) == (signal.SIGKILL, None)
 
 
 def test_signals_that_come_as_the_leader_ends_lose_nothing(server):
@@ -505,6 +560,15 @@ def test_output_is_exact_whatever_the_bytes(server, tmp_path, size):
     assert err == b"end\n"
     with data.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").digest() == out.digest()
+
+
+def test_whoever_sees_output_was_told_of_the_start(server):
+    os.sched_setaffinity(server.process.pid, {min(os.sched_getaffinity(0))})  # a leader overtakes
+    for _ in range(MANY):
+        job = server.launch(["echo", "at once"])
+        job.tell(protocol.WATCH, offset=0)
+        job.expect(protocol.STARTED)
+        assert job.end()["started_ns"] <= job.chunks[0][1]
 
 
 def test_the_index_tells_the_streams_apart(server):
