@@ -166,10 +166,6 @@ class Admission:
         elif not live.ending and not live.exited:  # it was killed before it could wait
             self._places.wait(live)
 
-    def restore(self, live: LiveJob) -> None:
-        """Have a job that waited when the supervisor ended wait again."""
-        self._places.wait(live)
-
     async def run(self) -> None:
         """Launch from the queue whenever there is room."""
         while True:
