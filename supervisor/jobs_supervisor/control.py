@@ -23,7 +23,7 @@ from jobs_supervisor.link import ShimLink
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
 from jobs_supervisor.retention import Retention
-from jobs_supervisor.store import Store
+from jobs_supervisor.store import Store, Write
 from jobs_supervisor.terms import Terms
 
 START_S = 5.0
@@ -192,9 +192,10 @@ class Control:
             asked = Limits(output_max_bytes=request.output_max_bytes)
             self._terms.check_change(asked, await impose())
         async with live.updating:  # each begins with what the one before it has changed
-            await self._update(live, request)
+            write = await self._update(live, request)
+        await write.done.wait()
 
-    async def _update(self, live: LiveJob, request: Update) -> None:
+    async def _update(self, live: LiveJob, request: Update) -> Write:
         _check_unended(live)
         since, now = live.record, timestamp(time.time_ns())
         failpoint("update.before-record", live.job.id)
@@ -215,7 +216,7 @@ class Control:
             if not same:  # what was written of the job meanwhile knows nothing of this
                 write = self._store.post(live.record)
             await live.tell_limits()
-        await write.done.wait()
+        return write
 
 
 def _check_unended(live: LiveJob) -> None:
