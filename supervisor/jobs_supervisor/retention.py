@@ -1,7 +1,8 @@
 """Which finished jobs are forgotten, and how: by age, number and bytes, oldest first.
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
-`trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
+`trash`, at once and whole; its record is deleted; the trash is emptied. On a full disk, which does
+not take the second of these, what is in the directory goes first. What lies in `trash` at
 start was meant to go, with its record. What lies among the jobs without a record was not: it is
 moved into `quarantine`, counted, and left for a person to look at.
 """
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -62,7 +64,7 @@ class Retention:
         """
         self._trash.mkdir(mode=0o700, exist_ok=True)
         self._interrupted = await trio.to_thread.run_sync(os.listdir, self._trash)
-        await self._store.delete(self._interrupted)  # else they would seem to have had no output
+        await self._delete(self._interrupted)  # else they would seem to have had no output
 
     async def _finish_tidying(self) -> None:
         await trio.to_thread.run_sync(self._empty, self._interrupted)
@@ -137,9 +139,19 @@ class Retention:
                 (self._jobs / job_id).rename(self._trash / job_id)
         if ids:
             failpoint("remove.trashed")
-            await self._store.delete(ids)
+            await self._delete(ids)
             failpoint("remove.forgotten")
             await trio.to_thread.run_sync(self._empty, ids)
+
+    async def _delete(self, ids: list[str]) -> None:
+        await self._store.delete(ids, partial(trio.to_thread.run_sync, self._hollow, ids))
+
+    def _hollow(self, ids: list[str]) -> None:
+        """Delete what is in directories; that they are there says that their jobs are to go."""
+        for job_id in ids:
+            with suppress(OSError):
+                for each in (self._trash / job_id).iterdir():
+                    each.unlink()
 
     def _empty(self, ids: list[str]) -> None:
         for job_id in ids:
