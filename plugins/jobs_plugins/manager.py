@@ -162,10 +162,17 @@ def _configure(
 
 
 def _register(manager: Manager, name: str, plugin: object) -> None:
-    fault = "there is another one of this name" if manager.has_plugin(name) else None
-    if fault := fault or _fault(manager, plugin):
+    if fault := _twice(manager, name, plugin) or _fault(manager, plugin):
         raise PluginError(f"The plugin {name} cannot be used: {fault}.")
     manager.register(plugin, name)
+
+
+def _twice(manager: Manager, name: str, plugin: object) -> str | None:
+    if manager.has_plugin(name):
+        return "there is another one of this name"
+    if manager.is_registered(plugin):
+        return f"it is the same as {manager.get_name(plugin)}"
+    return None
 
 
 def _fault(manager: Manager, plugin: object) -> str | None:

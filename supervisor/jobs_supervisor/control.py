@@ -23,7 +23,7 @@ from jobs_supervisor.link import ShimLink
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
 from jobs_supervisor.retention import Retention
-from jobs_supervisor.store import Store
+from jobs_supervisor.store import Store, Write
 from jobs_supervisor.terms import Terms
 
 START_S = 5.0
@@ -67,7 +67,11 @@ class Control:
     # -- ending it ---------------------------------------------------------------------------
 
     async def kill(self, live: LiveJob, number: int, grace_s: float, by: str) -> None:
-        """Have the job killed: on the disk first, so that a restart does not forget it."""
+        """Have the job killed: on the disk first, so that a restart does not forget it.
+
+        Once that is asked for, the shim hears of it, though the client may have gone meanwhile:
+        else the job would be one that is being stopped, and be stopped at our next start only.
+        """
         if live.exited:
             return
         failpoint("kill.before-record", live.job.id)
@@ -81,11 +85,12 @@ class Control:
         live.apply(Event.KILL)
         live.record = evolve(live.record, killing=kill)
         write = self._store.post(live.record)
-        await write.tried.wait()
-        failpoint("kill.recorded", live.job.id)
-        if live.link is not None:
-            await live.link.send(protocol.KILL, dict(kill))
-        else:
+        with trio.CancelScope(shield=True):  # one try of the disk, and one packet
+            await write.tried.wait()
+            failpoint("kill.recorded", live.job.id)
+            if told := live.link is not None:
+                await live.link.send(protocol.KILL, dict(kill))
+        if not told:
             await write.done.wait()  # whoever finds the shim again repeats it
         failpoint("kill.sent", live.job.id)
 
@@ -186,6 +191,11 @@ class Control:
         if request.output_max_bytes is not None:
             asked = Limits(output_max_bytes=request.output_max_bytes)
             self._terms.check_change(asked, await impose())
+        async with live.updating:  # each begins with what the one before it has changed
+            write = await self._update(live, request)
+        await write.done.wait()
+
+    async def _update(self, live: LiveJob, request: Update) -> Write:
         _check_unended(live)
         since, now = live.record, timestamp(time.time_ns())
         failpoint("update.before-record", live.job.id)
@@ -206,7 +216,7 @@ class Control:
             if not same:  # what was written of the job meanwhile knows nothing of this
                 write = self._store.post(live.record)
             await live.tell_limits()
-        await write.done.wait()
+        return write
 
 
 def _check_unended(live: LiveJob) -> None:

@@ -60,7 +60,6 @@ class Call:
         method: its name.
         params: an instance of the method's params class.
         target: the job it is about, for a method about one.
-        may: decides on, and writes down, a further action of the same caller.
     """
 
     def __init__(

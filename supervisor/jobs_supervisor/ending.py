@@ -107,5 +107,8 @@ class Ending:
         """Remove what nobody needs any more of a job that has ended."""
         directory = self._register.directory(job.id)
         if job.spec.isolation.secrets:
-            secrets.forget(directory)
+            try:
+                secrets.forget(directory)
+            except OSError as error:  # no reason to keep the job from ending
+                log.error("cannot delete a job's secrets", job=job.id, why=error.strerror)  # noqa: TRY400  # it says all
         sweep(directory)

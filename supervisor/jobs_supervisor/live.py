@@ -23,6 +23,7 @@ class LiveJob:
         trouble: what keeps us from its shim, in a sentence; None: nothing.
         settled: set once the job was found again after our start, or its shim has had its time
             (`jobs_supervisor.reattach`); None: it has come since.
+        updating: held while its limits are being changed.
     """
 
     record: Record
@@ -32,6 +33,7 @@ class LiveJob:
     trouble: str | None = None
     settled: trio.Event | None = None
     ending: bool = False
+    updating: trio.Lock = field(factory=trio.Lock)
     _watching: bool = False
     _changed: trio.Event = field(factory=trio.Event)
 

@@ -25,16 +25,6 @@ def set_up_logging(*, json: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
-    accepting = logging.getLogger("trio.serve_listeners")
-    accepting.addHandler(_Briefly())
-    accepting.propagate = False
-
-
-class _Briefly(logging.Handler):
-    """Says what trio says of accept(2) failing, ten times a second, on a line each."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        log.warning(record.getMessage())
 
 
 def log_failure(failure: Failure) -> None:

@@ -4,7 +4,9 @@ Theory. What changes nothing can be asked for without end: reads that are allowe
 denied. Written down one by one, it would fill the audit log, and what somebody *did* would be
 deleted with its oldest file. So of one kind the first ones are told at once, and each further one
 is counted, until the window ends. Of nobody more than `MAX_TOLD` are told one by one in a window:
-what anybody can write by asking is bounded, and takes nothing from what is told of others.
+what anybody can write by asking is bounded, and takes nothing from what is told of others. Nobody
+knows who strangers are, so they share that; but those of one network are of one kind, however many
+addresses it has.
 """
 
 import time
@@ -12,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from math import inf
 from typing import Final
+
+from jobs_supervisor.handshakes import network
 
 WINDOW_S: Final = 600.0
 """How long decisions that are alike are counted together."""
@@ -52,7 +56,7 @@ class Repeats:
             self._told.clear()
             self._until = time.monotonic() + WINDOW_S
         verdict, who = str(fields["verdict"]), fields.get("who")
-        kind = (event, verdict, *map(fields.get, SAME[verdict]))
+        kind = (event, verdict, *(_same(fields, name) for name in SAME[verdict]))
         full = self._told[who, verdict] >= MAX_TOLD
         if full and kind not in self._seen:
             action = fields.get("action")
@@ -77,3 +81,11 @@ class Repeats:
         more, self._more = self._more, {}
         for count, event, fields in more.values():
             yield "repeated", {"count": count, "of": event, **fields}
+
+
+def _same(fields: Fields, name: str) -> object:
+    """Give what those of one kind have in common; who is denied may have any number of hosts."""
+    value = fields.get(name)
+    if name == "host" and isinstance(value, str) and fields["verdict"] == "deny":
+        return network(value)
+    return value

@@ -1,7 +1,8 @@
 """Which finished jobs are forgotten, and how: by age, number and bytes, oldest first.
 
 A job is removed in an order that a crash at any point leaves sound: its directory is renamed into
-`trash`, at once and whole; its record is deleted; the trash is emptied. What lies in `trash` at
+`trash`, at once and whole; its record is deleted; the trash is emptied. On a full disk, which does
+not take the second of these, what is in the directory goes first. What lies in `trash` at
 start was meant to go, with its record. What lies among the jobs without a record was not: it is
 moved into `quarantine`, counted, and left for a person to look at.
 """
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -62,7 +64,7 @@ class Retention:
         """
         self._trash.mkdir(mode=0o700, exist_ok=True)
         self._interrupted = await trio.to_thread.run_sync(os.listdir, self._trash)
-        await self._store.delete(self._interrupted)  # else they would seem to have had no output
+        await self._delete(self._interrupted)  # else they would seem to have had no output
 
     async def _finish_tidying(self) -> None:
         await trio.to_thread.run_sync(self._empty, self._interrupted)
@@ -73,9 +75,18 @@ class Retention:
             del directories[-AT_ONCE:]
             for name in self._store.unknown([each for each in some if each not in self._register]):
                 with suppress(FileNotFoundError):  # removed meanwhile, with its record
-                    counts[self._set_aside(self._jobs / name)] += 1
+                    counts[self._try_to_set_aside(self._jobs / name)] += 1
             await trio.lowlevel.checkpoint()
         log.info("tidied", trash=len(self._interrupted), **counts)
+
+    def _try_to_set_aside(self, directory: Path) -> str:
+        try:
+            return self._set_aside(directory)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a full disk, or no directory: no reason to end
+            log.error("cannot look after what has no record", path=str(directory), why=str(error))  # noqa: TRY400  # it says all
+            return "left_alone"
 
     def _set_aside(self, directory: Path) -> str:
         """Put a directory that has no record into quarantine; say what became of it."""
@@ -95,15 +106,30 @@ class Retention:
         """Finish `tidy`; then forget what is too old, too many or too large, again and again."""
         await self._finish_tidying()
         while True:
-            expired = self._store.expired(
-                before_ns=time.time_ns() - round(self._settings.keep_s * 1e9),
-                beyond=self._settings.keep_jobs,
-                bytes_beyond=self._settings.keep_output_bytes,
-                limit=AT_ONCE,
-            )
-            await self.remove(expired)
-            if len(expired) < AT_ONCE:
-                await trio.sleep(EVERY_S)
+            try:
+                while await self._forget_expired() == AT_ONCE:
+                    pass
+                await self._empty_forgotten()
+            except OSError as error:  # a full disk, for example: no reason to end
+                log.error("cannot forget jobs yet", why=str(error))  # noqa: TRY400  # it says all
+            await trio.sleep(EVERY_S)
+
+    async def _forget_expired(self) -> int:
+        """Forget what is not to be kept; give how many jobs that were, `AT_ONCE` at most."""
+        expired = self._store.expired(
+            before_ns=time.time_ns() - round(self._settings.keep_s * 1e9),
+            beyond=self._settings.keep_jobs,
+            bytes_beyond=self._settings.keep_output_bytes,
+            limit=AT_ONCE,
+        )
+        await self.remove(expired)
+        return len(expired)
+
+    async def _empty_forgotten(self) -> None:
+        """Empty the trash of what somebody removed who went away before it was."""
+        left = await trio.to_thread.run_sync(os.listdir, self._trash)
+        gone = list(self._store.unknown(left[:AT_ONCE]))
+        await trio.to_thread.run_sync(self._empty, gone)
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Forget these jobs, which have exited, with their output."""
@@ -113,9 +139,19 @@ class Retention:
                 (self._jobs / job_id).rename(self._trash / job_id)
         if ids:
             failpoint("remove.trashed")
-            await self._store.delete(ids)
+            await self._delete(ids)
             failpoint("remove.forgotten")
             await trio.to_thread.run_sync(self._empty, ids)
+
+    async def _delete(self, ids: list[str]) -> None:
+        await self._store.delete(ids, partial(trio.to_thread.run_sync, self._hollow, ids))
+
+    def _hollow(self, ids: list[str]) -> None:
+        """Delete what is in directories; that they are there says that their jobs are to go."""
+        for job_id in ids:
+            with suppress(OSError):
+                for each in (self._trash / job_id).iterdir():
+                    each.unlink()
 
     def _empty(self, ids: list[str]) -> None:
         for job_id in ids:

@@ -22,7 +22,7 @@ what retention weighs: the bytes of the output, and of that MessagePack, which m
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -213,9 +213,23 @@ class Store:
         if self._last is not None:
             await self._last.tried.wait()
 
-    async def delete(self, ids: Iterable[str]) -> None:
-        """Delete the records with these ids; return when they are gone."""
-        for write in [self._enqueue(Write(i, keep=True, kind=Kind.REMOVED)) for i in ids]:
+    async def delete(
+        self,
+        ids: Iterable[str],
+        make_room: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
+    ) -> None:
+        """Delete the records with these ids; return when they are gone.
+
+        Args:
+            ids: of jobs.
+            make_room: called if the disk refuses, for that needs room as well.
+        """
+        writes = [self._enqueue(Write(i, keep=True, kind=Kind.REMOVED)) for i in ids]
+        for write in writes:
+            await write.tried.wait()
+        if not all(write.done.is_set() for write in writes):
+            await make_room()
+        for write in writes:
             await write.done.wait()
 
     def _enqueue(self, write: Write) -> Write:

@@ -217,3 +217,15 @@ async def killed_at_a_gap(client, supervisor, job, disk):
             killed = True
             os.kill(supervisor.shim(job), signal.SIGKILL)
             disk.free()
+
+
+async def test_what_is_removed_makes_room(disk):
+    """Though its record cannot be deleted before there is some."""
+    disk, supervisor = disk
+    async with supervisor.client() as client:
+        job, _output = await finish(client, ["head", "-c", "2000000", "/dev/zero"])
+        await in_thread(disk.fill)
+        await refused(client)
+        with trio.fail_after(ASK_S):
+            await client.remove(job.id)
+        await client.run(["true"])

@@ -285,6 +285,16 @@ async def test_what_one_floods_us_with_is_bounded_and_hides_nobody_else(tmp_path
     assert [line["job"] for line in told] == [f"job {n}" for n in range(30)]
 
 
+async def test_a_stranger_with_many_addresses_hides_no_other(tmp_path):
+    async with running(tmp_path) as audit:
+        for number in range(repeats.MAX_TOLD):
+            audit.connection((f"2001:db8::{number:x}", 1), None, "no certificate")
+        audit.connection(("203.0.113.7", 1), None, "revoked")
+    told = [line for line in lines(tmp_path) if line["event"] == "connection"]
+    assert len(told) == DENIED + 1
+    assert told[-1]["host"] == "203.0.113.7"
+
+
 def test_wherever_it_was_cut_off_the_chain_goes_on(tmp_path):
     """At every byte: a line that lacks but its end is whole, and none is told of as torn twice."""
     path = tmp_path / "audit.log"

@@ -121,6 +121,12 @@ def test_plugins_that_do_not_fit(plugin, why):
     assert "\n" not in str(caught.value)
 
 
+def test_a_plugin_twice():
+    plugin = Fine()
+    with pytest.raises(PluginError, match=r"The plugin two .*: it is the same as one\."):
+        make_manager([("one", plugin), ("two", plugin)], load=False)
+
+
 def test_a_name_twice():
     with pytest.raises(PluginError, match=r"The plugin one .*: there is another one of this name"):
         make_manager([("one", Fine()), ("one", Fine())], load=False)
