@@ -10,7 +10,6 @@ the shims that are there already.
 """
 
 import os
-import resource
 import struct
 import sys
 
@@ -29,8 +28,7 @@ def main() -> None:
     """Serve launches until the supervisor goes."""
     supervisor = _supervisor()
     os.setsid()  # what a terminal sends to the supervisor is not for us
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # whatever became of the supervisor's
+    syscalls.allow_all_files()
     os.chdir("/")
     _settle_signals()
     mode, why = probe.best_mode()

@@ -385,6 +385,7 @@ def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -
         usual = b"", protocol.unpack(launch)[1]["enter"]
     forked = ForkedInit(usual[1], launch, plan_fd, connection)
     os.close(plan_fd)
+    syscalls.allow_all_files()
     failpoint("shim.init-forked")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # of what an init in no namespace leaves

@@ -12,8 +12,8 @@ from jobs_shim.lean import TYPE_CHECKING, signal, socket
 if TYPE_CHECKING:
     from jobs_shim.shim import Shim
 
-MAX_WISH = 8192
-"""Bytes of what a supervisor says; with room for more, reading would write to more pages."""
+MAX_WISH = 12288
+"""Bytes of what a supervisor says: the longest name that kills has 8192, and the rest has room."""
 
 
 class Supervisors:

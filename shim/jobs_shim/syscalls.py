@@ -9,6 +9,7 @@ say c_ulong of each would make an object of each, in processes that pay for ever
 import ctypes
 import errno
 import os
+import resource
 
 # Each function is looked up now: looking one up in a fork would write to pages that it shares.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -107,6 +108,12 @@ def sethostname(name: str) -> None:
     """Set the name of the host in this UTS namespace: sethostname(2)."""
     raw = name.encode()
     _check(_sethostname(raw, len(raw)))
+
+
+def allow_all_files() -> None:
+    """Have as many descriptors as we may: who forked us may have left itself few, for a while."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def close_range(first: int, last: int) -> None:

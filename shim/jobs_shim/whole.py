@@ -6,8 +6,8 @@ from jobs_proto.failpoint import failpoint
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
-RESERVED = 8192
-"""Bytes kept: no record is larger, but for a path of some thousand characters in its error."""
+RESERVED = 12288
+"""Bytes kept: no record is larger; the longest name in one has 8192."""
 
 
 class WholeFile:
