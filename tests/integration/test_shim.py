@@ -23,7 +23,7 @@ import jobs_shim
 from jobs_proto import files
 from jobs_proto import shim as protocol
 
-MEMORY_LIMIT_KB = 930
+MEMORY_LIMIT_KB = 976
 """Of a shim and its init together, when there are many."""
 
 MANY = 100
