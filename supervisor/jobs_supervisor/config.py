@@ -75,7 +75,7 @@ class ServerSettings:
         max_connections: at once, of clients that are known; more are refused.
         max_handshakes: connections whose client is not known yet; the oldest go beyond that.
         max_handshakes_per_address: of these, from one IPv4 address or IPv6 network (64 bits).
-        handshake_s: seconds that a client has from connecting to being known.
+        handshake_s: seconds that a client has to be known, but for those in which it waits for us.
         idle_s: seconds after which a connection that asks nothing is closed.
         max_message: bytes in one message of a client.
         message_s: seconds from a message's first byte to its last.

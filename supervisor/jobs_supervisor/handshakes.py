@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
+from math import inf
 
 import trio
 from attrs import define, field
@@ -46,6 +47,16 @@ class Handshake:
         """Close the connection."""
         self.why = why
         self.scope.cancel()
+
+    @contextmanager
+    def waits_for_us(self) -> Iterator[None]:
+        """Have its time stand still, for as long as the `with` statement lasts."""
+        left = self.scope.deadline - trio.current_time()
+        self.scope.deadline = inf
+        try:
+            yield
+        finally:
+            self.scope.deadline = trio.current_time() + left
 
 
 class Handshakes:
@@ -105,8 +116,12 @@ class Turn:
         self._took_s = 0.0
         self._due = 0.0
 
-    async def take(self, step: Callable[[], None]) -> None:
+    async def take(self, handshake: Handshake, step: Callable[[], None]) -> None:
         """Call a step of a handshake, in a thread, when it is its turn."""
+        with handshake.waits_for_us():
+            await self._take(step)
+
+    async def _take(self, step: Callable[[], None]) -> None:
         async with self._lock:
             if self._lock.statistics().tasks_waiting or self._awaited():
                 await trio.sleep_until(self._due)

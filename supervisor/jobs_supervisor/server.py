@@ -173,7 +173,7 @@ class Server:
     async def _meet(self, stream: TLSStream, handshake: Handshake) -> Client | None:
         """Find out who it is, and whether they are let in; None: there was no handshake."""
         try:
-            await stream.do_handshake(step=self._turn.take)
+            await stream.do_handshake(step=partial(self._turn.take, handshake))
         except trio.BrokenResourceError as error:
             handshake.why = str(error)
             return None
