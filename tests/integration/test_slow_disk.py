@@ -72,7 +72,7 @@ def reached(monkeypatch):
 
 
 async def test_a_client_that_goes_leaves_no_secrets_of_a_request_that_came_twice(
-    make_supervisor, reached, tmp_path
+    reached, make_supervisor, tmp_path
 ):
     """Its job is the first one's, whose secrets stay until its leader has read them."""
     plugins, folder = tmp_path / "plugins", tmp_path / "folder"
