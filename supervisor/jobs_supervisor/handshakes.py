@@ -24,7 +24,7 @@ from attrs import define, field
 
 from jobs_supervisor.config import ServerSettings
 
-SHARE = 1 / 4
+SHARE = 1 / 6
 """Of the time, for steps of handshakes while several wait, or somebody who is known does."""
 
 ACCEPT_S = 0.001
