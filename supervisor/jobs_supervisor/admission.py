@@ -8,7 +8,6 @@ to that moment all of it goes with the client.
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 
 import trio
 from attrs import evolve
@@ -25,13 +24,10 @@ from jobs_supervisor.limits import Granted
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
 from jobs_supervisor.plan import describe
-from jobs_supervisor.register import Register, written
+from jobs_supervisor.register import NOT_STARTED, Register, written
 from jobs_supervisor.store import Record, Store, Write
-from jobs_supervisor.terms import Imposed, Terms
+from jobs_supervisor.terms import Impose, Terms
 from jobs_supervisor.users import User
-
-Impose = Callable[[], Awaitable[Imposed]]
-"""Asks the plugins for limits."""
 
 
 class Admission:
@@ -96,7 +92,7 @@ class Admission:
         if known is not None:
             return known
         assert write is not None, "what is not known is taken on, or refused"
-        await written(write)
+        await written(write, NOT_STARTED)
         failpoint("launch.before-answer", live.job.id)
         return live.job
 

@@ -17,14 +17,14 @@ from jobs_proto.job import Job, Limits, timestamp
 from jobs_proto.methods import Update
 from jobs_proto.phases import Event, Phase, RefusedError, advance
 from jobs_supervisor import outcome
-from jobs_supervisor.admission import Impose
 from jobs_supervisor.ending import Ending
 from jobs_supervisor.link import ShimLink
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
+from jobs_supervisor.register import written
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store, Write
-from jobs_supervisor.terms import Terms
+from jobs_supervisor.terms import Impose, Terms
 
 START_S = 5.0
 """How long a signal waits for a job that is just being started."""
@@ -202,13 +202,7 @@ class Control:
         write = self._store.offer(evolve(since, job=_changed(since.job, request, now)))
         # One try of the disk, and one packet: a client that goes away must not part disk and shim.
         with trio.CancelScope(shield=True):
-            await write.done.wait()
-            if write.error is not None:
-                raise JobsError(
-                    "resource_exhausted",
-                    f"the supervisor cannot write this down ({write.error}), so nothing was "
-                    "changed; an operator has to make room in its state directory",
-                )
+            await written(write, "nothing was changed")
             failpoint("update.recorded", live.job.id)
             _check_unended(live)
             same = live.record is since

@@ -13,6 +13,9 @@ from jobs_proto.errors import JobsError
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.store import Record, Store, Write
 
+NOT_STARTED = "it was not started"
+"""What has not been done if the disk does not take a new job."""
+
 
 class Register:
     """The jobs of one supervisor.
@@ -87,7 +90,7 @@ class Register:
         """
         if offered := self._offered.get((owner, request_id)):
             live, write = offered
-            await written(write)
+            await written(write, NOT_STARTED)
             return live
         record = self._store.by_request(owner, request_id)
         return None if record is None else self.current(record)
@@ -125,8 +128,12 @@ def _request(live: LiveJob) -> tuple[str, str]:
     return live.job.owner, live.record.request_id or live.job.id
 
 
-async def written(write: Write) -> None:
-    """Wait until a new job is on the disk: before that, nobody may be told of it.
+async def written(write: Write, otherwise: str) -> None:
+    """Wait until what is new of a job is on the disk: before that, nobody may be told of it.
+
+    Args:
+        write: on its way.
+        otherwise: what has not been done if the disk refuses.
 
     Raises:
         JobsError: `resource_exhausted`: the disk does not take it.
@@ -135,6 +142,6 @@ async def written(write: Write) -> None:
     if write.error is not None:
         raise JobsError(
             "resource_exhausted",
-            f"the supervisor cannot write the job down ({write.error}), so it was not started; "
+            f"the supervisor cannot write this down ({write.error}), so {otherwise}; "
             "an operator has to make room in its state directory",
         )

@@ -4,6 +4,7 @@ What cannot be carried out is refused here, before anything is written down. The
 when a job is launched, which may be much later: by then its user may be gone.
 """
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from attrs import evolve
@@ -24,6 +25,9 @@ from jobs_supervisor.users import User, user_of
 
 Imposed = list[tuple[str, Limits]]
 """What plugins make of a job's limits, each with its name."""
+
+Impose = Callable[[], Awaitable[Imposed]]
+"""Asks the plugins for limits."""
 
 
 class Terms:
