@@ -38,6 +38,9 @@ MAX_DEPTH = 16
 MAX_ITEMS = 2**18
 """Maps and arrays in one message, and items in one of them."""
 
+READ_SIZE = 16 * 1024
+"""Bytes that a connection has room for at first; msgpack would take a megabyte for each."""
+
 MAX_OPEN = 256
 """Requests that one connection may have open at once."""
 
@@ -124,6 +127,21 @@ def depth_of(value: Any) -> int:
     return depth
 
 
+class _Containers:
+    """Counts the maps and arrays of one message; apart, so that a connection is in no cycle."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self, container: Any) -> Any:
+        self.count += 1
+        if self.count > MAX_ITEMS:
+            raise ProtocolError(f"a message holds more than {MAX_ITEMS} maps and arrays")
+        return container
+
+
 class Connection:
     """One end of a connection.
 
@@ -135,21 +153,22 @@ class Connection:
     def __init__(self, *, max_message: int = MAX_MESSAGE, max_open: int = MAX_OPEN) -> None:
         self._max_message: Final = max_message
         self._max_open: Final = max_open
+        self._containers: Final = _Containers()
         # One byte more than a message: msgpack refuses a buffer that is exactly full.
         self._unpacker = msgpack.Unpacker(
+            read_size=min(READ_SIZE, max_message),
             max_buffer_size=max_message + 1,
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
             unicode_errors="surrogateescape",
             strict_map_key=True,
             raw=False,
-            list_hook=self._count,
-            object_hook=self._count,
+            list_hook=self._containers.take,
+            object_hook=self._containers.take,
         )
         self._unfed: deque[memoryview] = deque()
         self._fed = 0  # bytes that the unpacker was given, ever
         self._start = 0  # of these, the ones before the message that is being decoded
-        self._containers = 0  # maps and arrays in it so far
         self._asked: set[int] = set()  # our requests without a response
         self._owed: set[int] = set()  # the peer's requests that we have not answered
         self._next_id = 0
@@ -240,14 +259,8 @@ class Connection:
         self._fed += len(portion)
         return True
 
-    def _count(self, container: Any) -> Any:
-        self._containers += 1
-        if self._containers > MAX_ITEMS:
-            raise ProtocolError(f"a message holds more than {MAX_ITEMS} maps and arrays")
-        return container
-
     def _read(self, value: object) -> Message:
-        containers, self._containers = self._containers, 0
+        containers, self._containers.count = self._containers.count, 0
         self._start = self._unpacker.tell()
         # No deeper than it has containers: the usual message is not searched.
         if containers > MAX_DEPTH and depth_of(value) > MAX_DEPTH:

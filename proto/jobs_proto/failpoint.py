@@ -6,7 +6,9 @@ variable JOBS_FAILPOINTS names a folder, looked at once, at import; without it a
 In that folder, which a test owns:
 
     armed/NAME      put there by the test: the next process that comes to NAME dies, by SIGKILL
-    struck/NAME.N   moved there by the one that dies; N is random; holds which job it was about
+    struck/NAME.N   moved there by the one that dies; N is random; holds which job it was about, or
+                    the pid of the shim whose family it belonged to
+    jobs/PID        the job of that shim, from when it has one
     reached/NAME    somebody came by
 
 The move is what makes it one process, whichever of the supervisor, the fork server, the shims and
@@ -23,7 +25,7 @@ _SIGKILL = 9
 
 _folder = os.environ.get(VARIABLE)
 _reached: set[str] = set()
-_subject = ""
+_shim = 0
 
 
 def failpoint(name: str, about: str = "") -> None:
@@ -37,10 +39,17 @@ def failpoint(name: str, about: str = "") -> None:
         _come_by(_folder, name, about)
 
 
+def be_shim() -> None:
+    """Say that this process is a shim from now on, and that those which it forks are its family."""
+    global _shim  # noqa: PLW0603  # a shim is a process; that is its one object
+    if _folder is not None:
+        _shim = os.getpid()
+
+
 def concerning(job: str) -> None:
-    """Say whose shim, and then whose init or launcher, this process is from now on."""
-    global _subject  # noqa: PLW0603  # a shim is a process; that is its one object
-    _subject = job
+    """Say which job this shim's family is about."""
+    if _shim:
+        _write(f"{_folder}/jobs/{_shim}", job)
 
 
 def environment() -> dict[str, str]:
@@ -49,7 +58,7 @@ def environment() -> dict[str, str]:
 
 
 def _come_by(folder: str, name: str, about: str) -> None:
-    if name.startswith(("shim.", "launcher.", "init.")) and not _subject:
+    if name.startswith(("shim.", "launcher.", "init.")) and not _shim:
         return  # the fork server, which only tries these ways (`jobs_shim.warm`)
     if name not in _reached:
         _reached.add(name)
@@ -59,7 +68,7 @@ def _come_by(folder: str, name: str, about: str) -> None:
         os.rename(f"{folder}/armed/{name}", struck)  # noqa: PTH104  # no pathlib in a shim
     except FileNotFoundError:
         return
-    _write(struck, about or _subject)
+    _write(struck, about or str(_shim or ""))
     _die()
 
 

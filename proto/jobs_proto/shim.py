@@ -4,9 +4,11 @@ One MessagePack array `[kind, body]` in each packet of a SOCK_SEQPACKET unix soc
 Whoever meets an unknown kind, or an unknown key, passes over it: a supervisor works with shims of
 its own protocol version and the previous one, because after an upgrade they are still running.
 
-    supervisor → fork server   launch   {dir, enter}     with two descriptors: the shim's end of
-                                                          a socket pair, and a memfd with the plan;
+    supervisor → fork server   fork     {enter}          with a descriptor: the shim's end of a
+                                                          socket pair, where it waits for its job;
                                                           enter: steps before init is forked
+    supervisor → shim          launch   {dir}            the first word, with a descriptor: a memfd
+                                                          with the plan; read by its launcher
     fork server → supervisor   hello    {protocol, pid, mode, why}
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, frozen,
                                 total}
@@ -33,6 +35,7 @@ SPOKEN = (PROTOCOL, PROTOCOL - 1)
 """What a supervisor understands of a shim that is older, and has not ended since an upgrade."""
 MAX_PACKET = 64 * 1024
 
+FORK = "fork"
 LAUNCH = "launch"
 HELLO = "hello"
 REFUSED = "refused"

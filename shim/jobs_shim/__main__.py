@@ -1,4 +1,4 @@
-"""The fork server: imports all that a shim needs, once, and forks one shim for each launch.
+"""The fork server: imports all that a shim needs, once, and forks shims, which wait for a job each.
 
     python -I -X utf8 -m jobs_shim
 
@@ -13,19 +13,19 @@ import os
 import struct
 import sys
 
+from jobs_proto import failpoint as failpoints
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_proto.failpoint import concerning, environment, failpoint
+from jobs_proto.failpoint import failpoint
 from jobs_shim import dense, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
-_MAX_LAUNCH = 8192  # a launch holds one path, and few steps
-_FDS = struct.Struct("=2i")
+_MAX_WISH = 8192  # it holds few steps
 _FD = struct.Struct("=i")
 
 
 def main() -> None:
-    """Serve launches until the supervisor goes."""
+    """Serve until the supervisor goes."""
     supervisor = _supervisor()
     os.setsid()  # what a terminal sends to the supervisor is not for us
     syscalls.allow_all_files()
@@ -80,27 +80,24 @@ def serve(supervisor: socket.socket) -> None:
 
     What the loop uses is looked up before it: a lookup writes to more pages than a local name.
     """
-    room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
-    receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
-    usual = None
+    room, flags = socket.CMSG_SPACE(_FD.size), socket.MSG_CMSG_CLOEXEC
+    receive, unpack, fork, close = supervisor.recvmsg, _FD.unpack, syscalls.fork, os.close
+    usual: bytes | None = None
+    enter: object = None
     warm.freeze()
     while True:
         try:
-            packet, ancillary, received, _address = receive(_MAX_LAUNCH, room, flags)
+            packet, ancillary, received, _address = receive(_MAX_WISH, room, flags)
         except ConnectionResetError:
             return  # it went before it had read our hello
         if not packet:
             return
         if received & socket.MSG_CTRUNC:
-            # Our table of descriptors is full. The supervisor sees this connection end, and asks
-            # again: nothing was launched.
-            for _level, _type, fds in ancillary:
-                for (fd,) in _FD.iter_unpack(fds):
-                    close(fd)
-            continue
-        connection, plan = unpack(ancillary[0][2])
+            continue  # our table of descriptors is full; the supervisor sees this connection end
+        (connection,) = unpack(ancillary[0][2])
         failpoint("forkserver.asked")
-        usual = usual or shim.steps_of(packet)
+        if packet != usual:  # one supervisor's are all the same: that much less to do for each
+            usual, enter = packet, protocol.unpack(packet)[1]["enter"]
         try:
             pid = fork()
         except OSError as error:
@@ -109,28 +106,26 @@ def serve(supervisor: socket.socket) -> None:
             pid = -1
         if pid == 0:
             close(supervisor.detach())
-            be_shim(packet, usual, connection, plan)
+            be_shim(enter, connection)
         failpoint("forkserver.forked")
         close(connection)
-        close(plan)
 
 
-def be_shim(packet: bytes, usual: shim.Usual | None, connection: int, plan: int) -> None:
+def be_shim(enter: object, connection: int) -> None:
     """Be the shim of one job; never returns."""
     claimed = None
     try:
-        if environment():  # else nobody will ask, and to find out writes to pages
-            concerning(shim.directory_of(packet).rpartition("/")[2])
-        claimed = shim.prepare(packet, usual, connection, plan)
+        failpoints.be_shim()
+        claimed = shim.prepare(enter, connection)
         if claimed is not None:
-            shim.wake(packet, claimed).run()
+            shim.wake(claimed).run()
     except BaseException as error:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
         if claimed is None:
             os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no plan: {error!r}"}))
         else:
-            with open(f"{shim.directory_of(packet)}/{files.SHIM_ERROR}", "a") as file:
+            with open(f"{shim.directory_of(claimed)}/{files.SHIM_ERROR}", "a") as file:
                 traceback.print_exc(file=file)
     finally:
         os._exit(0)

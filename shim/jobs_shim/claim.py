@@ -56,7 +56,8 @@ def claim(directory: str, boot: object, shim: int, stat: int) -> tuple[int, ...]
     output, index = open_files(directory)
     record = WholeFile.reserve(directory, files.EXIT)
     listener = listen(directory)
-    identity = WholeFile(directory, files.IDENTITY, WholeFile.reserve(directory, files.IDENTITY))
+    # If there is no room for this one, nothing has happened yet.
+    identity = WholeFile(directory, files.IDENTITY, WholeFile.reserve(directory, files.IDENTITY, 0))
     known = {
         "boot": boot,
         "pid": shim,

@@ -31,21 +31,19 @@ class ForkedInit:
 
     __slots__ = ("_start", "channel", "failed", "leader", "pid", "pipes", "start", "started")
 
-    def __init__(self, steps: object, launch: bytes, plan: int, supervisor: int) -> None:
+    def __init__(self, steps: object, supervisor: int) -> None:
         """Fork it into the namespaces that only a fork enters.
 
         Args:
             steps: enter them.
-            launch: what we were asked for.
-            plan: descriptor of the plan, which the launcher reads.
-            supervisor: a descriptor that is not for init.
+            supervisor: the connection on which the launcher hears of the job.
         """
         self.pid: int | None = None
         self.failed: list[object] | None = None
         self.leader: int | None = None
         self.started = False
         stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-        job = (launch, plan, stat, os.getpid())
+        shims = (supervisor, stat, os.getpid())
         self.channel, init_channel = socket_pair(socket.SOCK_NONBLOCK)
         self.start, init_start = socket_pair()
         self._start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.start)
@@ -64,23 +62,23 @@ class ForkedInit:
             self.failed = ["fork", error.errno, None]
         if self.pid == 0:
             try:
-                shims = (self.channel, self.start, out_r, err_r, supervisor)
-                init.run(job, theirs, shims, own_pids=os.getpid() == 1)
+                others = (self.channel, self.start, out_r, err_r)
+                init.run(shims, theirs, others, own_pids=os.getpid() == 1)
                 os._exit(0)
             finally:
                 os._exit(EX_SOFTWARE)
         if self.pid is None:
-            launcher.claim_for(init_start, job)  # there has to be a record of what failed
+            launcher.claim_for(init_start, shims)  # there has to be a record of what failed
         for fd in (stat, *theirs):
             os.close(fd)
 
     def claimed(self) -> tuple[bytes, bytes, tuple[int, ...]]:
-        """Wait for what has come of the claim.
+        """Wait for a job, and for what has come of its claim.
 
         Returns:
             Of the claim: its head, its rest, encoded (`jobs_shim.launcher`), the descriptors of
             `jobs_shim.claim`. If it was refused, the head is empty, and the rest says why in words,
-            or is empty: the launcher was killed, and there is no job.
+            or is empty: the supervisor went, or the launcher was killed, and there is no job.
         """
         flags = socket.MSG_CMSG_CLOEXEC
         packet, ancillary, _, _ = self._start.recvmsg(_CLAIM_SIZE, _CLAIM_ROOM, flags)

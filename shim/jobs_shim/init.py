@@ -8,7 +8,7 @@ On a host that gives no pid namespace init is a child subreaper instead (prctl(2
 of the job leaves behind becomes a child of init, so killing children until waitpid says ECHILD
 comes to the same; if init itself is killed, its shim, a subreaper too, does that.
 
-init is forked before its job is claimed: the earlier, the fewer of its shim's pages it has to copy
+init is forked before there is a job: the earlier, the fewer of its shim's pages it has to copy
 (`jobs_shim.warm`). It dies with its shim, by PR_SET_PDEATHSIG. A shim that died before that was set
 is noticed as well: the launcher cannot tell it of the claim, and then launches nothing.
 
@@ -39,24 +39,24 @@ _ENTERED = (
 
 
 def run(
-    job: launcher.Asked,
+    shims: launcher.Shims,
     ours: tuple[int, ...],
-    shims: tuple[int, ...],
+    others: tuple[int, ...],
     *,
     own_pids: bool,
 ) -> None:
     """Be init until the leader has ended; the caller then exits the process.
 
     Args:
-        job: for the launcher.
+        shims: what of the shim is for the launcher.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, the two ends of one between us and the leader, and the job's standard output
             and error.
-        shims: the shim's descriptors, which are not for us.
+        others: the shim's descriptors, which are not for us.
         own_pids: this process is pid 1 of a pid namespace.
     """
     channel, start, gate, launchers, *streams = ours
-    for fd in shims:
+    for fd in others:
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
@@ -64,8 +64,8 @@ def run(
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
-    leader = _have_launched(job, start, (gate, launchers), streams)
-    for fd in (gate, *job[1:3], *streams):
+    leader = _have_launched(shims, start, (gate, launchers), streams)
+    for fd in (gate, *shims[:2], *streams):
         os.close(fd)
     if leader is None:
         return
@@ -83,23 +83,23 @@ def run(
 
 
 def _have_launched(
-    job: launcher.Asked, start: int, gate: tuple[int, int], streams: list[int]
+    shims: launcher.Shims, start: int, gate: tuple[int, int], streams: list[int]
 ) -> int | None:
     """Have a launcher launch the job; give the leader's pid, or None if there is none.
 
-    The leader goes on when the launcher is no more and init is where the leader is. Nobody but the
-    leader has the start channel by then, so that it ends when that executes.
+    The leader executes when the launcher is no more and init is where the leader is. Nobody but
+    the leader has the start channel by then, so that it ends when that executes.
     """
     ours, theirs = gate
     try:
         child = syscalls.fork()
     except OSError as error:
-        if launcher.claim_for(start, job) is not None:  # there has to be a record of what failed
+        if launcher.claim_for(start, shims) is not None:  # there has to be a record of what failed
             launcher.report(start, StepError("fork", error.errno or 0, None))
         return None
     if child == 0:
         os.close(ours)
-        launcher.run(job, start, theirs, streams)
+        launcher.run(shims, start, theirs, streams)
     os.close(theirs)
     os.waitpid(child, 0)
     os.close(start)

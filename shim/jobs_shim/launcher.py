@@ -1,4 +1,4 @@
-"""The launcher: a child of init that claims the job, sets it up, forks the leader, and ends.
+"""The launcher: a child of init that takes a job, sets it up, forks the leader, and ends.
 
 Theory. A process that was forked shares each page until it writes to it. All that is done once for
 a launch is done here: what it writes to goes with it, and shim and init, which stay for the job's
@@ -6,18 +6,22 @@ life, have written to little. It is within the job's pid namespace, and so dies 
 with the shim. What it has opened the shim is sent (SCM_RIGHTS, unix(7)), with what it will have to
 know of the plan:
 
-    lock taken → identity written → shim told → cgroup made → steps executed → leader forked
+    a job comes → lock taken → identity written → shim told → cgroup made → steps executed →
+    leader forked
+
+It is forked with its shim and init before there is a job, and waits for one in their place: the
+supervisor's first word on the shim's connection, a launch, is for it.
 
 A launcher that is killed before the identity is there has launched nothing. One that is killed
 after that and before the shim is told leaves a job that is lost: the shim sees that init has ended,
-and ends. One that is killed later leaves a start that failed. The leader waits for init to
-let it go on, and ends if that does not come.
+and ends. One that is killed later leaves a start that failed. The leader does
+all but execute, and then waits for init to let it; it ends if that does not come.
 """
 
 import os
 import struct
 
-from jobs_proto.failpoint import failpoint
+from jobs_proto.failpoint import concerning, failpoint
 from jobs_proto.files import decode, encode
 from jobs_proto.shim import unpack
 from jobs_shim import syscalls
@@ -42,15 +46,18 @@ KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
 """What a shim has to know of the plan; and `output`, if there is a cap."""
 
 
-Asked = tuple[bytes, int, int, int]
-"""The launch that was asked for; descriptors of the plan and of the shim's `stat`; its pid."""
+_LAUNCH_SIZE = 8192  # it holds one path
+_FD = struct.Struct("=i")
+
+Shims = tuple[int, int, int]
+"""Of the shim: its connection to a supervisor and its `stat`, descriptors; its pid."""
 
 
-def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
+def run(shims: Shims, start: int, gate: int, streams: list[int]) -> None:
     """Be the launcher; never returns.
 
     Args:
-        job: what was asked for.
+        shims: what is the shim's.
         start: the start channel.
         gate: a socket to init.
         streams: what will be the job's standard output and error.
@@ -58,7 +65,7 @@ def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
     try:
         syscalls.allow_all_files()
         failpoint("launcher.forked")
-        plan = claim_for(start, job)
+        plan = claim_for(start, shims)
         if plan is not None:
             failpoint("launcher.told")
             _set_up(plan, start, gate, streams)
@@ -68,13 +75,19 @@ def run(job: Asked, start: int, gate: int, streams: list[int]) -> None:
         os._exit(0)
 
 
-def claim_for(start: int, job: Asked) -> dict[str, object] | None:
-    """Claim the job and tell the shim; give the plan, or None if the job was refused."""
-    launch, fd, stat, shim = job
+def claim_for(start: int, shims: Shims) -> dict[str, object] | None:
+    """Wait for a job, claim it and tell the shim.
+
+    Returns:
+        The plan; None if there is no job: the supervisor went, or the claim was refused.
+    """
+    connection, stat, shim = shims
     try:
-        directory = str(unpack(launch)[1]["dir"])
-        plan: dict[str, object] = decode(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))  # type: ignore[assignment]
-        known = _known(plan)
+        launch, plan = _hear(connection)
+        if plan is None:
+            return None
+        directory = str(launch["dir"])
+        known = _known(plan) | {"dir": directory}
         head = f"{plan['timeout_s'] or ''} {plan['job']}\0".encode()
         boot, _init, _leader = plan["boot"], plan["init"], plan["leader"]
     except (LookupError, ValueError, TypeError, OSError) as error:
@@ -92,6 +105,28 @@ def claim_for(start: int, job: Asked) -> dict[str, object] | None:
     for opened in fds:
         os.close(opened)
     return plan
+
+
+def _hear(connection: int) -> tuple[dict[str, object], dict[str, object] | None]:
+    """Wait for a launch; give it and its plan, or None if the supervisor went.
+
+    Raises:
+        LookupError, ValueError, TypeError, OSError: it is none.
+    """
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection)
+    room, flags = socket.CMSG_SPACE(_FD.size), socket.MSG_CMSG_CLOEXEC
+    try:
+        packet, ancillary, _, _ = supervisor.recvmsg(_LAUNCH_SIZE, room, flags)
+    finally:
+        supervisor.detach()
+    if not packet:
+        return {}, None
+    launch = unpack(packet)[1]
+    concerning(str(launch["dir"]).rpartition("/")[2])
+    (fd,) = _FD.unpack(ancillary[0][2])
+    plan = os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0)
+    os.close(fd)
+    return launch, decode(plan)  # type: ignore[return-value]
 
 
 def _known(plan: dict[str, object]) -> dict[str, object]:
@@ -120,12 +155,12 @@ def _set_up(plan: dict[str, object], start: int, gate: int, streams: list[int]) 
     except OSError as error:
         raise StepError("fork", error.errno or 0, None) from None
     if pid == 0:
-        _lead(plan["leader"], start, gate, streams, cgroup, born_inside=inside)
+        _lead(plan["leader"], start, gate, streams, cgroup, born_inside=inside)  # type: ignore[arg-type]
     failpoint("launcher.leader-forked")
 
 
 def _lead(
-    steps: object,
+    steps: list[object],
     start: int,
     gate: int,
     streams: list[int],
@@ -138,12 +173,12 @@ def _lead(
         os.setsid()
         os.write(start, LEADER)  # the shim learns our pid from the packet's credentials
         os.write(gate, b"%d" % os.getpid())
-        if os.read(gate, 1) != GO:
-            return
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         _enter(cgroup, born_inside=born_inside)
-        execute(steps)
+        execute(steps[:-1])
+        if os.read(gate, 1) == GO:
+            execute(steps[-1:])
     except StepError as error:
         report(start, error)
     finally:

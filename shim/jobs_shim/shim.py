@@ -32,14 +32,11 @@ from jobs_shim.output import Output
 from jobs_shim.supervisors import Supervisors
 from jobs_shim.whole import WholeFile
 
-_ENTER = files.encode("enter")
-
 
 class Shim:
     """One job that was claimed.
 
     Args:
-        directory: the job's directory, absolute.
         plan: what of it we have to know (`jobs_shim.launcher`).
         fds: of `jobs_shim.claim`.
         asleep: what has happened so far.
@@ -76,13 +73,12 @@ class Shim:
 
     def __init__(
         self,
-        directory: str,
         plan: dict[str, object],
         fds: tuple[int, ...],
         asleep: Asleep,
     ) -> None:
         forked = asleep.forked
-        self.directory = directory
+        self.directory = directory = str(plan["dir"])
         self.plan = plan
         self.cgroup = Cgroup(plan["cgroup"])  # type: ignore[arg-type]
         self.own_pids = bool(plan["own_pids"])
@@ -343,48 +339,25 @@ class Shim:
         return waited | {name: value for name, value in counted.items() if value}
 
 
-Usual = tuple[bytes, object]
-"""The end of a launch that says which steps come before init, and those, decoded."""
-
-
-def steps_of(launch: bytes) -> Usual | None:
-    """Give what the next launch is likely to end in, too: that of one supervisor always does."""
-    try:
-        steps = protocol.unpack(launch)[1]["enter"]
-    except (ValueError, LookupError):
-        return None
-    return launch[launch.find(_ENTER) :], steps
-
-
-def directory_of(launch: bytes) -> str:
-    """Give the directory of the job that a launch is about."""
-    return str(protocol.unpack(launch)[1]["dir"])
-
-
 Claimed = tuple[Asleep, bytes, tuple[int, ...]]
 """A job that is ours: its shim, what the launcher has said, and sent."""
 
 
-def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -> Claimed | None:
-    """Make of a fork of the fork server the shim that a launch asks for; None if it is refused.
+def prepare(steps: object, connection: int) -> Claimed | None:
+    """Make a shim of a fork of the fork server; give its job, or None if it has none.
 
     init is forked before anything else is done: of every page that the shim has written to before
     that and writes to again, the copy would be left to init.
 
     Args:
-        launch: the packet; decoding it writes to twenty pages, and most of it can wait.
-        usual: of a launch before it.
-        connection: socket to the supervisor.
-        plan_fd: descriptor of a file that holds the encoded plan.
+        steps: enter what only a fork enters.
+        connection: socket to the supervisor, which the job will come from.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(0, 2)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
     failpoint("shim.forked")
-    if usual is None or not launch.endswith(usual[0]):
-        usual = b"", protocol.unpack(launch)[1]["enter"]
-    forked = ForkedInit(usual[1], launch, plan_fd, connection)
-    os.close(plan_fd)
+    forked = ForkedInit(steps, connection)
     syscalls.allow_all_files()
     failpoint("shim.init-forked")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside
@@ -398,10 +371,15 @@ def prepare(launch: bytes, usual: Usual | None, connection: int, plan_fd: int) -
     return Asleep(head, forked, fds[-1], connection), rest, fds
 
 
-def wake(launch: bytes, claimed: Claimed) -> Shim:
+def directory_of(claimed: Claimed) -> str:
+    """Give the directory of a job."""
+    return str(files.decode(claimed[1])["dir"])  # type: ignore[index]
+
+
+def wake(claimed: Claimed) -> Shim:
     """Sleep until there is something to do; then be the shim that does it."""
     asleep, rest, fds = claimed
     if asleep.forked.pid is not None:
         asleep.sleep()
     plan: dict[str, object] = files.decode(rest)  # type: ignore[assignment]
-    return Shim(directory_of(launch), plan, fds, asleep)
+    return Shim(plan, fds, asleep)

@@ -12,6 +12,7 @@ copied before and writes to after, the copy is left to init.
 
 import gc
 import os
+import sys
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
@@ -63,12 +64,10 @@ def up() -> None:
 
 
 def _be_shim(directory: str, cgroup: object) -> None:
-    mine, _supervisors = socket_pair()
-    launch = _launch(directory)
-    claimed = shim.prepare(launch, shim.steps_of(launch), mine, _plan({**_PLAN, "cgroup": cgroup}))
+    claimed = shim.prepare(_STEPS, _launching(directory, {**_PLAN, "cgroup": cgroup}))
     if claimed is None:
         raise OSError
-    job = shim.wake(launch, claimed)
+    job = shim.wake(claimed)
     job.run()
     _come_back(job)
     _empty(directory)
@@ -106,7 +105,8 @@ def _connect(directory: str) -> socket.socket:
 
 def _be_launcher(directory: str, cgroup: object) -> None:
     start, _shims_start = socket_pair()
-    launcher.claim_for(start, (_launch(directory), _plan({**_PLAN, "cgroup": cgroup}), *_shim()))
+    connection = _launching(directory, {**_PLAN, "cgroup": cgroup})
+    launcher.claim_for(start, (connection, *_shim()))
     _empty(directory)
 
 
@@ -116,23 +116,25 @@ def _be_init(directory: str, cgroup: object) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
     ours = (channel, start, *socket_pair(), os.dup(0), os.dup(0))
-    plan = _plan({**_PLAN, "cgroup": cgroup, "leader": []})
-    init.run((_launch(directory), plan, *_shim()), ours, (os.dup(0),), own_pids=True)
+    connection = _launching(directory, {**_PLAN, "cgroup": cgroup, "leader": []})
+    init.run((connection, *_shim()), ours, (os.dup(0),), own_pids=True)
     _empty(directory)
 
 
-def _launch(directory: str) -> bytes:
-    return protocol.pack(protocol.LAUNCH, {"dir": directory, "enter": _STEPS})
+def _launching(directory: str, plan: dict[str, object]) -> int:
+    """Give a shim's end of a connection on which a job has come."""
+    mine, supervisors = socket_pair()
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, supervisors)
+    fd = os.memfd_create("plan")
+    os.write(fd, files.encode(plan))
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
+    supervisor.sendmsg([protocol.pack(protocol.LAUNCH, {"dir": directory})], rights)
+    supervisor.detach()  # closed with the others
+    return mine
 
 
 def _shim() -> tuple[int, int]:
     return os.open("/proc/self/stat", os.O_RDONLY), os.getpid()
-
-
-def _plan(plan: dict[str, object]) -> int:
-    fd = os.memfd_create("plan")
-    os.write(fd, files.encode(plan))
-    return fd
 
 
 def _be_again_as_before(stderr: int) -> None:

@@ -30,14 +30,15 @@ class WholeFile:
         self._fd = fd
 
     @staticmethod
-    def reserve(directory: str, name: str) -> int:
+    def reserve(directory: str, name: str, room: int = RESERVED) -> int:
         """Open it under another name, with room for it.
 
         Raises:
             OSError: there is no room.
         """
         fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
-        os.posix_fallocate(fd, 0, RESERVED)
+        if room:
+            os.posix_fallocate(fd, 0, room)
         return fd
 
     def write(self, data: bytes, *, sync: bool) -> None:

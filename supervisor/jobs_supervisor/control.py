@@ -6,6 +6,7 @@ and that the shim was told, which remembers it as well. To change limits needs t
 """
 
 import time
+from contextlib import suppress
 
 import trio
 from attrs import evolve
@@ -16,12 +17,14 @@ from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, Limits, timestamp
 from jobs_proto.methods import Update
 from jobs_proto.phases import Event, Phase, RefusedError, advance
+from jobs_shim.cgroup import Cgroup
 from jobs_supervisor import outcome
 from jobs_supervisor.ending import Ending
 from jobs_supervisor.link import ShimLink
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.output import indexed
 from jobs_supervisor.places import Places
-from jobs_supervisor.register import written
+from jobs_supervisor.register import Register, written
 from jobs_supervisor.retention import Retention
 from jobs_supervisor.store import Store, Write
 from jobs_supervisor.terms import Impose, Terms
@@ -40,6 +43,7 @@ class Control:
 
     Args:
         store: the records.
+        register: the jobs' directories.
         places: which a killed job may still wait for.
         terms: by which limits may be changed.
         ending: of jobs that are killed while they wait.
@@ -51,6 +55,7 @@ class Control:
         self,
         *,
         store: Store,
+        register: Register,
         places: Places,
         terms: Terms,
         ending: Ending,
@@ -58,6 +63,7 @@ class Control:
         nursery: trio.Nursery,
     ) -> None:
         self._store = store
+        self._register = register
         self._places = places
         self._terms = terms
         self._ending = ending
@@ -165,8 +171,19 @@ class Control:
         await self._store.tried()
 
     async def measure(self, live: LiveJob) -> None:
-        """Have the job's usage and output be those of now, if its shim answers in time."""
+        """Have the job's usage and output be those of now, if its shim answers in time.
+
+        A shim whose job has written nothing is left to sleep: waking it would cost it memory for
+        good, and it would know no more than the job's cgroup says.
+        """
         if live.link is None or live.exited:
+            return
+        cgroup = live.record.cgroup
+        if cgroup is not None and not indexed(self._register.directory(live.job.id)):
+            with suppress(OSError, ValueError):  # it ends just now; or a kernel counts otherwise
+                used = await trio.to_thread.run_sync(Cgroup(cgroup).usage)
+                if not live.exited:  # its end has said what it used
+                    live.measured(outcome.usage(used), live.job.output)
             return
         before = live.measurements
         await live.link.send(protocol.USAGE, {})

@@ -1,13 +1,17 @@
 """The supervisor's fork server: started, asked for launches, started again if it dies.
 
 It is one process of `python -m jobs_shim`. Its death ends no job: shims are on their own from their
-fork on. A launch that was on the way to it when it died is asked for again by the task that owns
-the job, which looks at the job's directory first (`jobs_supervisor.recover`).
+fork on. A launch that came to nothing, because it or the shim died, is asked for again by the task
+that owns the job, which looks at the job's directory first (`jobs_supervisor.recover`).
+
+One shim is always asked for ahead of its job: three of a launch's four forks are over by the time
+that there is something to launch. It has touched nothing, and ends with our connection to it.
 """
 
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -23,6 +27,9 @@ HELLO_S = 20.0
 """How long it may take to import its modules and find out what the host gives."""
 
 RESTART_S = 0.2
+
+LAUNCH_S = 0.05
+"""So long a launch, and a short job's end, have the processors before the next shim is forked."""
 
 FIRST_TRIES = 3
 """How often it may fail before it has ever served; then this host cannot run jobs."""
@@ -46,6 +53,10 @@ class ForkServer:
         self._socket: trio.socket.SocketType | None = None
         self._ready = trio.Event()
         self._asking = trio.Lock()
+        self._enter: object = None  # of the last launch
+        self._spare: tuple[object, socket.socket | None] = None, None  # what it has entered; it
+        self._wanted = trio.Event()
+        self._resting = trio.Event()
         self.mode = ""
         self.why = ""
         self.pid = 0
@@ -86,12 +97,18 @@ class ForkServer:
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection
             self._ready.set()
-            await trio.lowlevel.wait_readable(process)  # it has ended
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_spare)
+                await trio.lowlevel.wait_readable(process)  # it has ended
+                nursery.cancel_scope.cancel()
         finally:
             if self._ready.is_set():  # else there are launches that wait for this very event
                 self._ready = trio.Event()
             self._socket = None
             connection.close()  # it ends by itself at the end of its connection
+            if self._spare[1] is not None:
+                self._spare[1].close()
+            self._spare = None, None
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.wait_readable(process)
             os.waitpid(spawned.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
@@ -104,41 +121,79 @@ class ForkServer:
         return self._socket
 
     async def launch(self, directory: Path, plan: dict[str, object]) -> trio.socket.SocketType:
-        """Have a shim forked for a job; give our end of the connection to it.
+        """Have a shim launch a job; give our end of the connection to it.
 
         Args:
             directory: the job's.
             plan: goes by memfd, for it may be larger than a packet, but for the shim's own steps.
 
         Raises:
-            OSError: the fork server died just now; whether it forked must be found out.
+            OSError: fork server or shim has died; whether it launched must be found out.
+        """
+        shim = await self._take(plan["shim"])
+        try:
+            packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
+            with os.fdopen(os.memfd_create("jobs-plan", os.MFD_CLOEXEC), "wb") as memory:
+                memory.write(files.encode(plan))
+                memory.flush()
+                failpoint("launch.before-ask", directory.name)
+                socket.send_fds(shim, [packet], [memory.fileno()])  # it has room
+        except BaseException:
+            shim.close()
+            raise
+        self._wanted.set()
+        return trio.socket.from_stdlib_socket(shim)
+
+    def rest(self) -> None:
+        """A job has ended: there is time to have a shim forked for the next one."""
+        self._resting.set()
+
+    async def _take(self, enter: object) -> socket.socket:
+        """Give our connection to a shim that waits for a job: the spare, if it fits."""
+        self._enter = enter
+        entered, spare = self._spare
+        self._spare = None, None
+        if spare is not None and entered == enter:
+            return spare
+        if spare is not None:
+            spare.close()
+        return await self._ask(enter)
+
+    async def _keep_spare(self) -> None:
+        """Ask for another when there is none; without one, a launch only takes longer."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            self._resting = trio.Event()
+            with trio.move_on_after(LAUNCH_S):
+                await self._resting.wait()
+            if self._spare[1] is None:
+                enter = self._enter
+                with suppress(OSError):
+                    self._spare = enter, await self._ask(enter)
+
+    async def _ask(self, enter: object) -> socket.socket:
+        """Have a shim forked.
+
+        Args:
+            enter: the steps that come before its own fork of init.
+
+        Raises:
+            OSError: the fork server died just now.
         """
         async with self._asking:  # only one task may wait for a socket that is full
             connection = await self.ready()
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            memory = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
-            try:
-                _write_all(memory, files.encode(plan))
-                os.lseek(memory, 0, os.SEEK_SET)
-                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _ints(its.fileno(), memory))
-                launch = {"dir": str(directory), "enter": plan["shim"]}
-                packet = protocol.pack(protocol.LAUNCH, launch)
-                failpoint("launch.before-ask", directory.name)
-                await connection.sendmsg([packet], [rights])
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                its.close()
-                os.close(memory)
-        return trio.socket.from_stdlib_socket(ours)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _ints(*values: int) -> bytes:
-    return b"".join(value.to_bytes(4, sys.byteorder) for value in values)
+            with its:
+                try:
+                    rights = (
+                        socket.SOL_SOCKET,
+                        socket.SCM_RIGHTS,
+                        its.fileno().to_bytes(4, sys.byteorder),
+                    )
+                    packet = protocol.pack(protocol.FORK, {"enter": enter})
+                    await connection.sendmsg([packet], [rights])
+                except BaseException:
+                    ours.close()
+                    raise
+        return ours

@@ -89,6 +89,7 @@ class Jobs:
         )
         self.control = Control(
             store=store,
+            register=self.register,
             places=places,
             terms=terms,
             ending=ending,

@@ -183,6 +183,7 @@ class Keeper:
         elif kind == protocol.USAGE:
             live.measured(outcome.usage(body["usage"]), outcome.output(body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
+            self._forkserver.rest()
             self._ending.tell(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
             log.warning("a shim refused a launch", job=live.job.id, why=body["why"])

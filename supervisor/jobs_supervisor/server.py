@@ -25,6 +25,7 @@ from jobs_supervisor.client import Client, first_of, seconds_left
 from jobs_supervisor.config import ServerSettings
 from jobs_supervisor.dispatch import Dispatcher
 from jobs_supervisor.handshakes import Door, Handshake, Handshakes, Turn, peer_of
+from jobs_supervisor.memory import Memory
 from jobs_supervisor.presence import Presence
 from jobs_supervisor.quotas import Quotas
 from jobs_supervisor.shortage import set_up_accept_log, shortage
@@ -69,6 +70,7 @@ class Server:
         self._turn = Turn(presence.is_awaited)
         self._dispatcher = dispatcher
         self._clients: set[Client] = set()
+        self._memory = Memory()
 
     async def serve(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
         """Serve everybody who connects until `stop`; then drain.
@@ -202,8 +204,13 @@ class Server:
                 return
             self._audit.connection(peer, client.identity)
             self._clients.add(client)  # from here on it is looked at whenever anything is reloaded
-            present.callback(self._clients.discard, client)
+            self._memory.clients(len(self._clients))
+            present.callback(self._leave, client)
             with trio.move_on_after(seconds_left(client.certificate)) as life:
                 await client.serve()
             if life.cancelled_caught:
                 await client.cut(JobsError("permission_denied", "your certificate has ended"))
+
+    def _leave(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._memory.clients(len(self._clients))

@@ -38,7 +38,7 @@ from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
 from jobs_proto.job import Job, timestamp
 from jobs_proto.phases import Phase
-from jobs_proto.wire import structure, unstructure
+from jobs_proto.wire import structure
 
 SCHEMA_VERSION = 1
 
@@ -424,7 +424,7 @@ def _finished_ns(job: Job) -> int:
 
 def _row(record: Record) -> tuple[object, ...]:
     job = record.job
-    packed = files.encode(unstructure(job))
+    packed = job.packed  # as it is sent: the answer to `run`, or to who waits, is made with it
     return (
         job.id,
         job.owner,

@@ -1,7 +1,5 @@
 """What a job that runs costs in memory, beside the command itself."""
 
-from pathlib import Path
-
 import proctable
 from bench import FAULTS, Bench
 
@@ -34,7 +32,4 @@ def of_monitors(bench: Bench, jobs: list[Job]) -> list[float]:
 
 def pss_mb(pid: int) -> float:
     """Give a process's proportional set size, proc_pid_smaps_rollup(5), in MB."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise AssertionError(f"process {pid} has no PSS")
+    return proctable.pss_kb(pid) * 1024 / 1e6

@@ -17,12 +17,7 @@ from jobs_rpc import Chunk, Gap
 GRAIN = 4096
 """Under a cap, space is given back by blocks of so many bytes."""
 
-UNLAUNCHED = frozenset(
-    {
-        "shim.forked",  # at shim.init-forked the launcher may be further on
-        *("launcher.forked", "launcher.locked", "launcher.before-identity"),
-    }
-)
+UNLAUNCHED = ("launcher.locked", "launcher.before-identity")
 """Where one can die and its job is not lost: there is no identity yet, it is launched again."""
 
 OF_A_JOB = ("shim", "launcher", "init")

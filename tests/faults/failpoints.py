@@ -35,7 +35,7 @@ class Failpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("armed", "struck", "reached"):
+        for name in ("armed", "struck", "jobs", "reached"):
             (folder / name).mkdir(parents=True)
 
     @property
@@ -54,10 +54,12 @@ class Failpoints:
 
     def struck(self) -> list[tuple[str, str]]:
         """Give who died: at which failpoint, and about which job."""
-        return [
+        jobs = {path.name: path.read_text() for path in (self.folder / "jobs").iterdir()}
+        struck = [
             (path.name.rpartition(".")[0], path.read_text())
             for path in sorted((self.folder / "struck").iterdir())
         ]
+        return [(name, jobs.get(about, "" if about.isdigit() else about)) for name, about in struck]
 
     def reached(self) -> set[str]:
         """Give the names that somebody came by."""

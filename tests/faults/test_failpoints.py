@@ -15,8 +15,10 @@ from jobs_proto.failpoint import VARIABLE
 README = Path(__file__).parent / "README.md"
 
 PROGRAM = """
-from jobs_proto.failpoint import concerning, failpoint
+from jobs_proto.failpoint import be_shim, concerning, failpoint
 failpoint("shim.killed")
+be_shim()
+failpoint("shim.forked")
 concerning("the job")
 failpoint("shim.killed")
 failpoint("exit.known", "another")
@@ -44,11 +46,13 @@ def test_without_the_variable_nothing_happens():
 
 def test_who_comes_by_is_noted(failpoints):
     assert run(failpoints).stdout == b"alive\n"
-    assert failpoints.reached() == {"shim.killed", "exit.known"}
+    assert failpoints.reached() == {"shim.forked", "shim.killed", "exit.known"}
     assert failpoints.struck() == []
 
 
-@pytest.mark.parametrize(("name", "about"), [("shim.killed", "the job"), ("exit.known", "another")])
+@pytest.mark.parametrize(
+    ("name", "about"), [("shim.forked", ""), ("shim.killed", "the job"), ("exit.known", "another")]
+)
 def test_one_process_dies_of_it(failpoints, name, about):
     failpoints.arm(name)
     ended = run(failpoints)

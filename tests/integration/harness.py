@@ -228,6 +228,19 @@ class Supervisor:
         (child,) = proctable.children(self.pid)
         return child.pid
 
+    def shims(self) -> dict[int, bool]:
+        """Give the shims that it had forked and that live, and whether each has, or had, a job."""
+        known = set(filter(None, map(_shim_of, (self.state / "jobs").glob("*"))))
+        children = proctable.children(self.forkserver())
+        return {child.pid: (child.pid, child.start) in known for child in children}
+
+    async def spare(self, running: int = 0) -> int:
+        """Give the pid of the shim that waits for a job, when no others live than these."""
+        with trio.fail_after(SHIM_END_S):
+            while sorted((shims := self.shims()).values()) != [False] + [True] * running:
+                await trio.sleep(0.01)
+        return min(shims, key=lambda pid: shims[pid])
+
     def job_directory(self, job: Job) -> Path:
         return self.state / "jobs" / job.id
 

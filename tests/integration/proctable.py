@@ -99,6 +99,19 @@ def threads(pid: int) -> int:
     return len(list((PROC / str(pid) / "task").iterdir()))
 
 
+def sleeps(pid: int) -> int:
+    """Count how often a process has waited for something; proc_pid_status(5)."""
+    rows = (PROC / str(pid) / "status").read_text().splitlines()
+    (count,) = [row.split()[1] for row in rows if row.startswith("voluntary_ctxt_switches:")]
+    return int(count)
+
+
+def pss_kb(pid: int) -> int:
+    """Give a process's proportional set size; proc_pid_smaps_rollup(5)."""
+    text = (PROC / str(pid) / "smaps_rollup").read_text()
+    return int(text.partition("\nPss:")[2].split()[0])
+
+
 def wait_gone(pid: int, deadline_s: float) -> bool:
     """Wait until a process, of anybody's, has ended; False: it has not within `deadline_s`."""
     try:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -220,16 +219,19 @@ class ForkServer:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("plan")
         os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=2i", its.fileno(), memory))]
         enter = changes.get("shim", [["unshare", CLONE_NEWPID]] if self.isolated else [])
-        packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory), "enter": enter})
-        self.keep("supervisor", packet)
-        self.connection.sendmsg([packet], rights)
+        self._say(self.connection, its.fileno(), protocol.FORK, {"enter": enter})
+        self._say(ours, memory, protocol.LAUNCH, {"dir": str(directory)})
         os.close(memory)
         its.close()
         job = Job(directory, cgroup, ours, self.keep)
         self.jobs.append(job)
         return job
+
+    def _say(self, connection, fd, kind, body):
+        packet = protocol.pack(kind, body)
+        self.keep("supervisor", packet)
+        socket.send_fds(connection, [packet], [fd])
 
     def _plan(self, argv, place, *, plan=None, cwd="/", before=(), env=None, **changes):
         if plan is not None:

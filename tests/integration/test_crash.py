@@ -308,6 +308,25 @@ async def test_the_fork_server_is_killed(supervisor, gates):
         assert (await client.wait(job.id)).exit.code == 5
 
 
+async def test_the_shim_that_waits_for_a_job_is_killed(supervisor):
+    async with supervisor.client() as client:
+        await harness.finish(client, ["true"])
+        os.kill(await supervisor.spare(), signal.SIGKILL)
+        job, _output = await harness.finish(client, ["true"])
+    assert job.outcome == "completed"
+
+
+async def test_the_shim_that_waits_for_a_job_goes_with_its_supervisor(supervisor):
+    async with supervisor.client() as client:
+        await harness.finish(client, ["true"])
+        spare = await supervisor.spare()
+    family = [spare, *(each.pid for each in proctable.descendants(spare))]
+    assert len(family) == 3  # init, and a launcher
+    supervisor.kill()
+    for pid in family:
+        assert await in_thread(proctable.wait_gone, pid, harness.SHIM_END_S)
+
+
 @pytest.mark.v2
 async def test_a_shim_is_killed(supervisor):
     mark = f"mark-{os.urandom(8).hex()}"

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import harness
+import proctable
 import pytest
 import shims
 import trio
-from harness import collect, finish, program, until_running
+from harness import Chunk, collect, finish, program, until_running
 
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
@@ -105,6 +106,26 @@ async def test_half_a_cpu_is_half_a_cpu(shared, python):
             if shares[-1] >= 0.45:
                 return
     pytest.fail(f"0.5 CPU gave {shares}")
+
+
+async def test_a_job_that_has_written_nothing_is_measured_and_its_shim_sleeps_on(shared, gates):
+    gate = gates()
+    async with shared.client() as client:
+        job = await client.run(["cat", str(gate.path)])
+        while (job := await client.inspect(job.id)).phase != "running":
+            await trio.lowlevel.checkpoint()
+        slept = proctable.sleeps(shared.shim(job))
+        job = await client.inspect(job.id)
+        assert job.usage.memory_bytes > 0
+        assert proctable.sleeps(shared.shim(job)) == slept
+        gate.say("something")
+        async for item in client.follow(job.id):
+            if isinstance(item, Chunk):
+                break
+        assert (await client.inspect(job.id)).output.stdout == len("something\n")
+        assert proctable.sleeps(shared.shim(job)) > slept
+        gate.close()
+        await client.wait(job.id)
 
 
 async def test_a_fork_bomb_stays_at_its_limit_and_can_be_killed(shared):

@@ -9,6 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
+import proctable
 import pytest
 import trio
 import wire
@@ -37,11 +38,6 @@ PATIENCE = 20
 
 def say(text: str) -> None:
     print(f"\n  {text}", end="")  # noqa: T201  # figures are for people
-
-
-def pss_kb(pid: int) -> int:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])
 
 
 def cpu_s(pid: int) -> float:
@@ -82,7 +78,9 @@ async def test_a_thousand_sleeping_jobs(supervisor):
     before = cpu_s(supervisor.pid)
     await trio.sleep(2)  # a time in which it should do nothing
     idle = cpu_s(supervisor.pid) - before
-    say(f"supervisor: {pss_kb(supervisor.pid)} kB PSS, {idle / 2:.1%} of a CPU while idle")
+    say(
+        f"supervisor: {proctable.pss_kb(supervisor.pid)} kB PSS, {idle / 2:.1%} of a CPU while idle"
+    )
     assert idle < 0.2
 
 
@@ -106,7 +104,7 @@ async def _sleepers(supervisor):
 
 
 def _weigh(pairs, when: str) -> float:
-    shims, inits = (sum(map(pss_kb, pids)) for pids in zip(*pairs, strict=True))
+    shims, inits = (sum(map(proctable.pss_kb, pids)) for pids in zip(*pairs, strict=True))
     mean = (shims + inits) / len(pairs)
     total = (shims + inits) * 1024 / 1e9
     say(f"{when}: {mean:.0f} kB PSS for a shim ({shims / len(pairs):.0f}) and its init;")
@@ -137,7 +135,7 @@ async def test_a_hundred_thousand_finished_jobs(make_supervisor):
     begin = time.monotonic()
     await in_thread(supervisor.cli, "list", "--all", "--limit", "50")
     say(f"jobsctl list: {time.monotonic() - begin:.2f} s, with its own start")
-    say(f"supervisor: {pss_kb(supervisor.pid)} kB PSS")
+    say(f"supervisor: {proctable.pss_kb(supervisor.pid)} kB PSS")
 
 
 async def _fill(supervisor) -> list[str]:

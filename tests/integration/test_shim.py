@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import proctable
 import pytest
 import shims
 
@@ -118,11 +119,10 @@ def test_what_failed_at_the_start_is_known_exactly(server, argv, changes, error)
 def test_a_launcher_that_cannot_be_forked_is_a_failed_start(tmp_path):
     """In a process of its own, whose grandchildren have no children."""
     script = f"""
-import errno, os, sys
+import errno, os, socket, sys
 sys.path[:0] = {shims._ROOTS}
 from jobs_proto import files, shim as protocol
 from jobs_shim import __main__, init, syscalls
-from jobs_shim.lean import socket_pair
 def fail():
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 def run(*args, run=init.run, **kwargs):
@@ -134,8 +134,10 @@ os.write(plan, files.encode({{
     "job": "a-job", "boot": "", "cgroup": None, "own_pids": False, "timeout_s": None,
     "grace_s": 5.0, "init": [], "leader": [],
 }}))
-launch = protocol.pack(protocol.LAUNCH, {{"dir": {str(tmp_path)!r}, "enter": []}})
-__main__.be_shim(launch, None, socket_pair()[0], plan)
+mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+launch = protocol.pack(protocol.LAUNCH, {{"dir": {str(tmp_path)!r}}})
+socket.send_fds(theirs, [launch], [plan])
+__main__.be_shim([], mine.fileno())
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     record = files.decode((tmp_path / files.EXIT).read_bytes())
@@ -636,15 +638,10 @@ def test_many_shims_are_light(isolated):
     for job in jobs:
         job.expect(protocol.STARTED)
     pairs = [(job.shim, *shims.children(job.shim)) for job in jobs]
-    each = [sum(map(_pss_kb, pair)) for pair in pairs]
+    each = [sum(map(proctable.pss_kb, pair)) for pair in pairs]
     mean = sum(each) / MANY
     print(f"shim and init: {mean:.0f} kB PSS, mean of {MANY}")  # noqa: T201
     assert mean <= MEMORY_LIMIT_KB, sorted(each)
-
-
-def _pss_kb(pid):
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(text.partition("\nPss:")[2].split()[0])
 
 
 def test_a_shim_imports_what_it_needs_and_nothing_else():

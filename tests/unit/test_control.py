@@ -60,6 +60,7 @@ class Parts:
         )
         self.control = Control(
             store=self.store,
+            register=self.register,
             places=self.places,
             terms=None,  # asked about output limits only
             ending=self.ending,
