@@ -1,10 +1,12 @@
 """A supervisor of one schedule, everything that is done to it, and what it may not leave behind."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import harness
@@ -175,7 +177,7 @@ class World:
 
     def _left(self, listed: set[str]) -> list[str]:
         state = self.supervisor.state
-        ours = {self.supervisor.pid} | {p.pid for p in proctable.children(self.supervisor.pid)}
+        ours = {self.supervisor.pid, *self._with_what_waits()}
         marks = {self.failpoints.setting.encode()}
         marks |= {f"JOBS_JOB_ID={path.name}".encode() for path in (state / "jobs").iterdir()}
         pids = set(proctable.with_environment(marks)) - ours
@@ -194,6 +196,24 @@ class World:
                 if name == files.SHIM_ERROR:
                     found.append((directory / name).read_text())
         return found
+
+    def _with_what_waits(self) -> set[int]:
+        """Give the fork server, and one shim that waits for a job, with its init and launcher."""
+        found = {process.pid for process in proctable.children(self.supervisor.pid)}
+        waiting = [shim for pid in found for shim in self._waiting_below(pid)]
+        for pid in waiting[:1]:
+            found |= {pid, *(process.pid for process in proctable.descendants(pid))}
+        return found
+
+    def _waiting_below(self, forkserver: int) -> Iterator[int]:
+        """Give its shims that have opened nothing: those of jobs have, removed ones' too."""
+        state = str(self.supervisor.state)
+        for shim in proctable.children(forkserver):
+            with contextlib.suppress(*proctable.GONE):
+                if not any(
+                    what.startswith(state) for what in proctable.open_files(shim.pid).values()
+                ):
+                    yield shim.pid
 
     def secrets_told(self) -> list[str]:
         """Give where the jobs' secrets can still be read."""
