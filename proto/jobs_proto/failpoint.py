@@ -39,7 +39,7 @@ def failpoint(name: str, about: str = "") -> None:
         _come_by(_folder, name, about)
 
 
-def be_shim() -> None:
+def shim_forked() -> None:
     """Say that this process is a shim from now on, and that those which it forks are its family."""
     global _shim  # noqa: PLW0603  # a shim is a process; that is its one object
     if _folder is not None:

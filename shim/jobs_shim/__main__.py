@@ -13,14 +13,13 @@ import os
 import struct
 import sys
 
-from jobs_proto import failpoint as failpoints
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_proto.failpoint import failpoint
+from jobs_proto.failpoint import failpoint, shim_forked
 from jobs_shim import dense, probe, shim, steps, syscalls, warm  # dense first: see there
 from jobs_shim.lean import signal, socket
 
-_MAX_WISH = 8192  # it holds few steps
+_MAX_PACKET = 8192  # it holds few steps
 _FD = struct.Struct("=i")
 
 
@@ -87,7 +86,7 @@ def serve(supervisor: socket.socket) -> None:
     warm.freeze()
     while True:
         try:
-            packet, ancillary, received, _address = receive(_MAX_WISH, room, flags)
+            packet, ancillary, received, _address = receive(_MAX_PACKET, room, flags)
         except ConnectionResetError:
             return  # it went before it had read our hello
         if not packet:
@@ -102,7 +101,10 @@ def serve(supervisor: socket.socket) -> None:
             pid = fork()
         except OSError as error:
             refusal = protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"})
-            os.write(connection, refusal)
+            try:
+                os.write(connection, refusal)
+            except OSError:
+                pass  # its supervisor does not wait for it any more
             pid = -1
         if pid == 0:
             close(supervisor.detach())
@@ -115,7 +117,7 @@ def be_shim(enter: object, connection: int) -> None:
     """Be the shim of one job; never returns."""
     claimed = None
     try:
-        failpoints.be_shim()
+        shim_forked()
         claimed = shim.prepare(enter, connection)
         if claimed is not None:
             shim.wake(claimed).run()
@@ -123,7 +125,7 @@ def be_shim(enter: object, connection: int) -> None:
         import traceback  # noqa: PLC0415  # needed once in a bad day; paid for by no job
 
         if claimed is None:
-            os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no plan: {error!r}"}))
+            os.write(connection, protocol.pack(protocol.REFUSED, {"why": f"no shim: {error!r}"}))
         else:
             with open(f"{shim.directory_of(claimed)}/{files.SHIM_ERROR}", "a") as file:
                 traceback.print_exc(file=file)

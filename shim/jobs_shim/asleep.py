@@ -25,7 +25,7 @@ class Asleep:
         head: of the claim: the job's timeout, or nothing, a space, and its id.
         forked: init.
         listener: the socket where a supervisor that comes back connects.
-        supervisor: the connection that came with the launch.
+        supervisor: the connection that the launch came on.
 
     Attributes:
         clock: what makes of the monotonic clock a wall clock that never goes back, in ns.

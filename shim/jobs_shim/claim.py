@@ -57,7 +57,7 @@ def claim(directory: str, boot: object, shim: int, stat: int) -> tuple[int, ...]
     record = WholeFile.reserve(directory, files.EXIT)
     listener = listen(directory)
     # If there is no room for this one, nothing has happened yet.
-    identity = WholeFile(directory, files.IDENTITY, WholeFile.reserve(directory, files.IDENTITY, 0))
+    identity = WholeFile(directory, files.IDENTITY, WholeFile.open(directory, files.IDENTITY))
     known = {
         "boot": boot,
         "pid": shim,

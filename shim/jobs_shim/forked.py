@@ -43,7 +43,7 @@ class ForkedInit:
         self.leader: int | None = None
         self.started = False
         stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-        shims = (supervisor, stat, os.getpid())
+        shim = (supervisor, stat, os.getpid())
         self.channel, init_channel = socket_pair(socket.SOCK_NONBLOCK)
         self.start, init_start = socket_pair()
         self._start = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.start)
@@ -53,22 +53,24 @@ class ForkedInit:
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
         theirs = (init_channel, init_start, *socket_pair(), out_w, err_w)
         signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
+        failed = None
         try:
             execute(steps)
             self.pid = syscalls.fork()
         except StepError as error:
-            self.failed = [error.step, error.errno, error.path]
+            failed = error
         except OSError as error:
-            self.failed = ["fork", error.errno, None]
+            failed = StepError("fork", error.errno or 0, None)
         if self.pid == 0:
             try:
                 others = (self.channel, self.start, out_r, err_r)
-                init.run(shims, theirs, others, own_pids=os.getpid() == 1)
+                init.run(shim, theirs, others, own_pids=os.getpid() == 1)
                 os._exit(0)
             finally:
                 os._exit(EX_SOFTWARE)
-        if self.pid is None:
-            launcher.claim_for(init_start, shims)  # there has to be a record of what failed
+        if failed is not None:
+            launcher.report_to(init_start, shim, failed)
+            self.failed = [failed.step, failed.errno, failed.path]
         for fd in (stat, *theirs):
             os.close(fd)
 

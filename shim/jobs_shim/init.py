@@ -9,8 +9,9 @@ of the job leaves behind becomes a child of init, so killing children until wait
 comes to the same; if init itself is killed, its shim, a subreaper too, does that.
 
 init is forked before there is a job: the earlier, the fewer of its shim's pages it has to copy
-(`jobs_shim.warm`). It dies with its shim, by PR_SET_PDEATHSIG. A shim that died before that was set
-is noticed as well: the launcher cannot tell it of the claim, and then launches nothing.
+(`jobs_shim.warm`). It dies with its shim, by PR_SET_PDEATHSIG, and the launcher with it. A shim
+that died before that was set is noticed as well: the launcher finds no process to write down as
+the job's shim, or cannot tell it of the claim, and then launches nothing.
 
 init sleeps in sigwait(3), with no descriptor to poll and no handler to run. SIGCHLD says that a
 child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked before
@@ -39,7 +40,7 @@ _ENTERED = (
 
 
 def run(
-    shims: launcher.Shims,
+    shim: launcher.OfShim,
     ours: tuple[int, ...],
     others: tuple[int, ...],
     *,
@@ -48,7 +49,7 @@ def run(
     """Be init until the leader has ended; the caller then exits the process.
 
     Args:
-        shims: what of the shim is for the launcher.
+        shim: what of it is for the launcher.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
             executes, the two ends of one between us and the leader, and the job's standard output
             and error.
@@ -58,14 +59,14 @@ def run(
     channel, start, gate, launchers, *streams = ours
     for fd in others:
         os.close(fd)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL if own_pids else WAKE)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-init")
     failpoint("init.forked")
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
-    leader = _have_launched(shims, start, (gate, launchers), streams)
-    for fd in (gate, *shims[:2], *streams):
+    leader = _have_launched(shim, start, (gate, launchers), streams, own_pids=own_pids)
+    for fd in (gate, *streams):
         os.close(fd)
     if leader is None:
         return
@@ -83,7 +84,12 @@ def run(
 
 
 def _have_launched(
-    shims: launcher.Shims, start: int, gate: tuple[int, int], streams: list[int]
+    shim: launcher.OfShim,
+    start: int,
+    gate: tuple[int, int],
+    streams: list[int],
+    *,
+    own_pids: bool,
 ) -> int | None:
     """Have a launcher launch the job; give the leader's pid, or None if there is none.
 
@@ -94,18 +100,20 @@ def _have_launched(
     try:
         child = syscalls.fork()
     except OSError as error:
-        if launcher.claim_for(start, shims) is not None:  # there has to be a record of what failed
-            launcher.report(start, StepError("fork", error.errno or 0, None))
+        launcher.report_to(start, shim, StepError("fork", error.errno or 0, None))
         return None
     if child == 0:
         os.close(ours)
-        launcher.run(shims, start, theirs, streams)
-    os.close(theirs)
+        launcher.run(shim, start, theirs, streams)
+    for fd in (theirs, *shim[:2]):
+        os.close(fd)
     os.waitpid(child, 0)
     os.close(start)
     word = os.read(ours, 16)  # nothing, if there is no leader
     if word:
         _follow(int(word))
+        if not own_pids:  # from here on there may be somebody for us to end
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, WAKE)
         try:
             os.write(ours, launcher.GO)
         except OSError:
@@ -114,13 +122,17 @@ def _have_launched(
 
 
 def _follow(leader: int) -> None:
-    """Enter the namespaces of the leader, which is ours to reap: what it mounts is there for us."""
+    """Enter the namespaces of the leader, which is ours to reap: what it mounts is there for us.
+
+    In a user namespace we may not, since it is not dumpable, and stay where the shim is.
+    """
+    fd = os.pidfd_open(leader)
     try:
-        fd = os.pidfd_open(leader)
         syscalls.setns(fd, _ENTERED)
-        os.close(fd)
     except OSError:
         pass  # it has ended already
+    finally:
+        os.close(fd)
 
 
 def _serve(channel: int, leader: int) -> int | None:

@@ -19,6 +19,7 @@ all but execute, and then waits for init to let it; it ends if that does not com
 """
 
 import os
+import select
 import struct
 
 from jobs_proto.failpoint import concerning, failpoint
@@ -27,7 +28,7 @@ from jobs_proto.shim import unpack
 from jobs_shim import syscalls
 from jobs_shim.cgroup import Cgroup
 from jobs_shim.claim import LaunchRefusedError, claim
-from jobs_shim.lean import socket
+from jobs_shim.lean import signal, socket
 from jobs_shim.steps import StepError, execute
 
 # On the start channel. Launcher → shim: first, what a shim has to know, with the descriptors: its
@@ -45,27 +46,33 @@ CLAIMED = struct.Struct("=5i")
 KEPT = ("job", "cgroup", "own_pids", "timeout_s", "grace_s")
 """What a shim has to know of the plan; and `output`, if there is a cap."""
 
-
 _LAUNCH_SIZE = 8192  # it holds one path
+_SOON_MS = 1000  # in which a launch comes that the shim was forked for
 _FD = struct.Struct("=i")
 
-Shims = tuple[int, int, int]
+OfShim = tuple[int, int, int]
 """Of the shim: its connection to a supervisor and its `stat`, descriptors; its pid."""
 
 
-def run(shims: Shims, start: int, gate: int, streams: list[int]) -> None:
+def run(shim: OfShim, start: int, gate: int, streams: list[int]) -> None:
     """Be the launcher; never returns.
 
     Args:
-        shims: what is the shim's.
+        shim: what is its.
         start: the start channel.
         gate: a socket to init.
         streams: what will be the job's standard output and error.
     """
     try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-launcher")
+        if os.getppid() == shim[2]:
+            return  # init has ended already, and we are the shim's
         syscalls.allow_all_files()
         failpoint("launcher.forked")
-        plan = claim_for(start, shims)
+        plan = claim_for(start, shim)
+        for fd in shim[:2]:
+            os.close(fd)
         if plan is not None:
             failpoint("launcher.told")
             _set_up(plan, start, gate, streams)
@@ -75,18 +82,31 @@ def run(shims: Shims, start: int, gate: int, streams: list[int]) -> None:
         os._exit(0)
 
 
-def claim_for(start: int, shims: Shims) -> dict[str, object] | None:
+def report_to(start: int, shim: OfShim, failed: StepError) -> None:
+    """Claim the job that has come for a shim that could not be made, for there to be a record.
+
+    If there is none, none is waited for: what has failed now may be in order by then.
+    """
+    poll = select.poll()
+    poll.register(shim[0], select.POLLIN)
+    if not poll.poll(_SOON_MS):
+        os.write(start, f"\0{failed.step}: {os.strerror(failed.errno)}".encode())
+    elif claim_for(start, shim) is not None:
+        report(start, failed)
+
+
+def claim_for(start: int, shim: OfShim) -> dict[str, object] | None:
     """Wait for a job, claim it and tell the shim.
 
     Returns:
         The plan; None if there is no job: the supervisor went, or the claim was refused.
     """
-    connection, stat, shim = shims
+    connection, stat, pid = shim
     try:
-        launch, plan = _hear(connection)
-        if plan is None:
+        launch = _hear(connection)
+        if launch is None:
             return None
-        directory = str(launch["dir"])
+        directory, plan = launch
         known = _known(plan) | {"dir": directory}
         head = f"{plan['timeout_s'] or ''} {plan['job']}\0".encode()
         boot, _init, _leader = plan["boot"], plan["init"], plan["leader"]
@@ -94,7 +114,7 @@ def claim_for(start: int, shims: Shims) -> dict[str, object] | None:
         os.write(start, f"\0no plan: {error!r}".encode())
         return None
     try:
-        fds = claim(directory, boot, shim, stat)
+        fds = claim(directory, boot, pid, stat)
     except (LaunchRefusedError, OSError) as error:
         os.write(start, f"\0{error}".encode("utf-8", "surrogateescape"))
         return None
@@ -107,8 +127,8 @@ def claim_for(start: int, shims: Shims) -> dict[str, object] | None:
     return plan
 
 
-def _hear(connection: int) -> tuple[dict[str, object], dict[str, object] | None]:
-    """Wait for a launch; give it and its plan, or None if the supervisor went.
+def _hear(connection: int) -> tuple[str, dict[str, object]] | None:
+    """Wait for a launch; give the job's directory and plan, or None if the supervisor went.
 
     Raises:
         LookupError, ValueError, TypeError, OSError: it is none.
@@ -120,13 +140,13 @@ def _hear(connection: int) -> tuple[dict[str, object], dict[str, object] | None]
     finally:
         supervisor.detach()
     if not packet:
-        return {}, None
-    launch = unpack(packet)[1]
-    concerning(str(launch["dir"]).rpartition("/")[2])
+        return None
+    directory = str(unpack(packet)[1]["dir"])
+    concerning(directory.rpartition("/")[2])
     (fd,) = _FD.unpack(ancillary[0][2])
     plan = os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0)
     os.close(fd)
-    return launch, decode(plan)  # type: ignore[return-value]
+    return directory, decode(plan)  # type: ignore[return-value]
 
 
 def _known(plan: dict[str, object]) -> dict[str, object]:

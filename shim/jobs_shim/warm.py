@@ -134,7 +134,8 @@ def _launching(directory: str, plan: dict[str, object]) -> int:
 
 
 def _shim() -> tuple[int, int]:
-    return os.open("/proc/self/stat", os.O_RDONLY), os.getpid()
+    # Not our own pid: a launcher whose parent is its shim has lost its init.
+    return os.open("/proc/self/stat", os.O_RDONLY), os.getppid()
 
 
 def _be_again_as_before(stderr: int) -> None:

@@ -1,4 +1,4 @@
-"""A file that is there whole under its name, or not at all; with room for it kept beforehand."""
+"""A file that is there whole under its name, or not at all; if need be, with room kept for it."""
 
 import os
 
@@ -13,13 +13,13 @@ RESERVED = 12288
 class WholeFile:
     """A record to be written once.
 
-    Its room is taken from the disk beforehand: a disk that a job fills must not keep that job's own
-    end from being written down.
+    Its room may be taken from the disk beforehand: a disk that a job fills must not keep that job's
+    own end from being written down.
 
     Args:
         directory: where it will be.
         name: its name.
-        fd: of `reserve`.
+        fd: of `open` or `reserve`.
     """
 
     __slots__ = ("_directory", "_fd", "_name")
@@ -30,15 +30,19 @@ class WholeFile:
         self._fd = fd
 
     @staticmethod
-    def reserve(directory: str, name: str, room: int = RESERVED) -> int:
+    def open(directory: str, name: str) -> int:
+        """Open it under another name, for what need not be written if there is no room."""
+        return os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
+
+    @staticmethod
+    def reserve(directory: str, name: str) -> int:
         """Open it under another name, with room for it.
 
         Raises:
             OSError: there is no room.
         """
-        fd = os.open(f"{directory}/{name}.new", _FLAGS, 0o600)
-        if room:
-            os.posix_fallocate(fd, 0, room)
+        fd = WholeFile.open(directory, name)
+        os.posix_fallocate(fd, 0, RESERVED)
         return fd
 
     def write(self, data: bytes, *, sync: bool) -> None:

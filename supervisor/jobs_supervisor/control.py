@@ -7,6 +7,7 @@ and that the shim was told, which remembers it as well. To change limits needs t
 
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 from attrs import evolve
@@ -174,14 +175,15 @@ class Control:
         """Have the job's usage and output be those of now, if its shim answers in time.
 
         A shim whose job has written nothing is left to sleep: waking it would cost it memory for
-        good, and it would know no more than the job's cgroup says.
+        good, and the job's cgroup says as much; but for output that a full disk has not taken.
         """
         if live.link is None or live.exited:
             return
         cgroup = live.record.cgroup
-        if cgroup is not None and not indexed(self._register.directory(live.job.id)):
+        silent = not live.total and not indexed(self._register.directory(live.job.id))
+        if cgroup is not None and silent:
             with suppress(OSError, ValueError):  # it ends just now; or a kernel counts otherwise
-                used = await trio.to_thread.run_sync(Cgroup(cgroup).usage)
+                used = await trio.to_thread.run_sync(_usage, Cgroup(cgroup))
                 if not live.exited:  # its end has said what it used
                     live.measured(outcome.usage(used), live.job.output)
             return
@@ -228,6 +230,17 @@ class Control:
                 write = self._store.post(live.record)
             await live.tell_limits()
         return write
+
+
+def _usage(cgroup: Cgroup) -> dict[str, object]:
+    """Read what a job uses.
+
+    Raises:
+        OSError: its cgroup is gone; what was read is nothing.
+    """
+    used = cgroup.usage()
+    Path(str(cgroup.track)).stat()  # made first and removed first
+    return used
 
 
 def _check_unended(live: LiveJob) -> None:

@@ -1,11 +1,13 @@
-"""The supervisor's fork server: started, asked for launches, started again if it dies.
+"""The supervisor's fork server: started, asked for shims, started again if it dies.
 
 It is one process of `python -m jobs_shim`. Its death ends no job: shims are on their own from their
 fork on. A launch that came to nothing, because it or the shim died, is asked for again by the task
 that owns the job, which looks at the job's directory first (`jobs_supervisor.recover`).
 
-One shim is always asked for ahead of its job: three of a launch's four forks are over by the time
-that there is something to launch. It has touched nothing, and ends with our connection to it.
+One shim is asked for ahead, when a job has been launched and there is time: three of the four
+forks of the next launch are over by the time that it comes. It has touched nothing, and ends with
+our connection to it. Where there is none, in a burst of launches, one is asked for and told at
+once.
 """
 
 import os
@@ -28,7 +30,7 @@ HELLO_S = 20.0
 
 RESTART_S = 0.2
 
-LAUNCH_S = 0.05
+LULL_S = 0.05
 """So long a launch, and a short job's end, have the processors before the next shim is forked."""
 
 FIRST_TRIES = 3
@@ -97,6 +99,8 @@ class ForkServer:
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection
             self._ready.set()
+            if self._enter is not None:
+                self._wanted.set()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_spare)
                 await trio.lowlevel.wait_readable(process)  # it has ended
@@ -125,7 +129,7 @@ class ForkServer:
 
         Args:
             directory: the job's.
-            plan: goes by memfd, for it may be larger than a packet, but for the shim's own steps.
+            plan: goes by memfd, for it may be larger than a packet.
 
         Raises:
             OSError: fork server or shim has died; whether it launched must be found out.
@@ -153,9 +157,9 @@ class ForkServer:
         self._enter = enter
         entered, spare = self._spare
         self._spare = None, None
-        if spare is not None and entered == enter:
-            return spare
         if spare is not None:
+            if entered == enter and _waits(spare):
+                return spare
             spare.close()
         return await self._ask(enter)
 
@@ -165,7 +169,7 @@ class ForkServer:
             await self._wanted.wait()
             self._wanted = trio.Event()
             self._resting = trio.Event()
-            with trio.move_on_after(LAUNCH_S):
+            with trio.move_on_after(LULL_S):
                 await self._resting.wait()
             if self._spare[1] is None:
                 enter = self._enter
@@ -197,3 +201,16 @@ class ForkServer:
                     ours.close()
                     raise
         return ours
+
+
+def _waits(shim: socket.socket) -> bool:
+    """Whether a shim still waits for a job: until then it says nothing, but why it has ended."""
+    try:
+        said = shim.recv(protocol.MAX_PACKET, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # it was killed
+    if said:
+        log.warning("no shim could be forked ahead", why=protocol.unpack(said)[1].get("why"))
+    return False

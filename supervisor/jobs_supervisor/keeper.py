@@ -83,8 +83,8 @@ class Keeper:
                 verdict = judge(directory)
                 if verdict is Verdict.FRESH:
                     patient = trio.current_time() - began < LAUNCH_S or launches < LAUNCHES
-                    await self._launch(live, directory, tries_left=patient)
                     launches += 1
+                    await self._launch(live, directory, tries_left=patient)
                 elif verdict is Verdict.ALIVE:
                     failpoint("reattach.before-connect", live.job.id)
                     link = await connect(directory)

@@ -29,7 +29,10 @@ class ShimLink:
     async def receive(self) -> tuple[str, protocol.Body] | None:
         """Give the next packet; None when the shim has gone."""
         try:
-            packet = await self._socket.recv(protocol.MAX_PACKET)
+            try:
+                packet = await self._socket.recv(protocol.MAX_PACKET)
+            except ConnectionResetError:  # it had not read all, and may have said why
+                packet = await self._socket.recv(protocol.MAX_PACKET)
             return protocol.unpack(packet) if packet else None
         except OSError:
             return None

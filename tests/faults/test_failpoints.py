@@ -15,9 +15,9 @@ from jobs_proto.failpoint import VARIABLE
 README = Path(__file__).parent / "README.md"
 
 PROGRAM = """
-from jobs_proto.failpoint import be_shim, concerning, failpoint
+from jobs_proto.failpoint import concerning, failpoint, shim_forked
 failpoint("shim.killed")
-be_shim()
+shim_forked()
 failpoint("shim.forked")
 concerning("the job")
 failpoint("shim.killed")

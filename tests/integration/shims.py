@@ -216,17 +216,23 @@ class ForkServer:
             directory.mkdir(0o700)
         cgroup = self.cgroup / directory.name if self.cgroup else None
         plan = self._plan(argv, cgroup, **changes)
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("plan")
         os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
-        enter = changes.get("shim", [["unshare", CLONE_NEWPID]] if self.isolated else [])
-        self._say(self.connection, its.fileno(), protocol.FORK, {"enter": enter})
-        self._say(ours, memory, protocol.LAUNCH, {"dir": str(directory)})
+        shim = self.fork(changes.get("shim"))
+        self._say(shim, memory, protocol.LAUNCH, {"dir": str(directory)})
         os.close(memory)
-        its.close()
-        job = Job(directory, cgroup, ours, self.keep)
+        job = Job(directory, cgroup, shim, self.keep)
         self.jobs.append(job)
         return job
+
+    def fork(self, enter=None) -> socket.socket:
+        """Have a shim forked that waits for a job; give our end of the connection to it."""
+        if enter is None:
+            enter = [["unshare", CLONE_NEWPID]] if self.isolated else []
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            self._say(self.connection, its.fileno(), protocol.FORK, {"enter": enter})
+        return ours
 
     def _say(self, connection, fd, kind, body):
         packet = protocol.pack(kind, body)

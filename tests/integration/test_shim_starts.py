@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import proctable
 import pytest
 import shims
 
@@ -170,6 +172,45 @@ def test_shim_and_init_hold_what_they_need_and_no_more(isolated):
     assert kinds == ["/dev/null"] * 3 + ["socket"]
     for pid, name in ((job.shim, "jobs-shim"), (init, "jobs-init")):
         assert Path(f"/proc/{pid}/comm").read_text().strip() == name
+
+
+# -- a shim that waits for its job ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["shim", "init", "launcher"])
+def test_who_waits_for_a_job_goes_with_each_of_the_three(server, role):
+    with server.fork() as connection:
+        family = dict(zip(("shim", "init", "launcher"), _waiting(server), strict=True))
+        os.kill(family[role], signal.SIGKILL)
+        for pid in family.values():
+            assert proctable.wait_gone(pid, shims.WAIT_S)
+        assert connection.recv(protocol.MAX_PACKET) == b""
+
+
+def test_who_waits_for_a_job_goes_with_the_supervisor(server):
+    with server.fork():
+        family = _waiting(server)
+    for pid in family:
+        assert proctable.wait_gone(pid, shims.WAIT_S)
+
+
+def _waiting(server) -> list[int]:
+    """Give the pids of a shim, its init and its launcher, once there is a launcher."""
+    end = time.monotonic() + shims.WAIT_S
+    family = []
+    while len(family) < 3 or proctable.look_at(family[2]).comm != "jobs-launcher":
+        assert time.monotonic() < end
+        family = [each.pid for each in proctable.descendants(server.process.pid)]
+    return family
+
+
+def test_a_shim_that_could_not_be_made_ahead_of_its_job_costs_no_job(server):
+    with server.fork([["chdir", "/no/such/directory"]]) as connection:
+        connection.settimeout(shims.WAIT_S)
+        kind, body = protocol.unpack(connection.recv(protocol.MAX_PACKET))
+        assert (kind, body["why"]) == (protocol.REFUSED, "chdir: No such file or directory")
+        assert connection.recv(protocol.MAX_PACKET) == b""
+    server.launch(["true"]).end()
 
 
 # -- at most once ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from jobs_proto import files
 from jobs_proto import shim as protocol
-from jobs_proto.job import Job, Limits, Spec, timestamp
+from jobs_proto.job import Job, Limits, Spec, Usage, timestamp
 from jobs_proto.methods import Update
 from jobs_proto.phases import Outcome, Phase
 from jobs_supervisor.config import JobSettings, QuotaSettings, RetentionSettings
@@ -105,6 +105,19 @@ async def test_a_kill_that_is_written_down_is_told_though_its_client_has_gone(pa
             await trio.sleep(0.01)
         kind, _body = protocol.unpack(shim.recv(protocol.MAX_PACKET))
     assert kind == protocol.KILL
+    live.link.close()
+
+
+async def test_a_cgroup_that_is_gone_tells_nothing_of_what_was_used(parts, tmp_path):
+    """Between its removal and the word of the end, which says what it was."""
+    live, shim = await parts.have()
+    used = Usage(cpu_s=1.5, oom_kills=1)
+    directories = [["", str(tmp_path / "gone"), []], ["pids", str(tmp_path / "gone-too"), []]]
+    cgroup = {"unified": False, "directories": directories}
+    live.record = evolve(live.record, cgroup=cgroup, job=evolve(live.job, usage=used))
+    with shim:
+        await parts.control.measure(live)
+    assert live.job.usage == used
     live.link.close()
 
 
