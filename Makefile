@@ -32,7 +32,7 @@ help:
 	@echo 'make test-v2        the tests marked v2 in a virtual machine with cgroup v2 only, and our units on a systemd; as root, see tests/cgroup_v2'
 	@echo 'make bench          as root, on a quiet machine: every figure, beside the peers that are installed; some ten minutes'
 	@echo 'make bench-smoke    the same with next to no samples: seconds; it tries the harness, the figures mean nothing'
-	@echo 'make bench-profile  as root: where the time of a launch goes, step by step; needs strace'
+	@echo 'make bench-profile  as root: where the time of a launch goes, step by step'
 	@echo 'make bench-peers    as root: apt-get install $(PEERS)'
 	@echo 'make wheel          build wheel and sdist into dist/, and try the wheel in a venv of its own'
 	@echo 'make venv           .venv with everything in it; the others do this by themselves'

@@ -10,12 +10,14 @@ In that folder, which a test owns:
                     the pid of the shim whose family it belonged to
     jobs/PID        the job of that shim, from when it has one
     reached/NAME    somebody came by
+    times           if it is there: nobody dies, and each who comes by writes down when, and where
 
 The move is what makes it one process, whichever of the supervisor, the fork server, the shims and
 the inits comes first. tests/faults/README.md lists the names.
 """
 
 import os
+import time
 
 VARIABLE = "JOBS_FAILPOINTS"
 
@@ -60,6 +62,8 @@ def environment() -> dict[str, str]:
 def _come_by(folder: str, name: str, about: str) -> None:
     if name.startswith(("shim.", "launcher.", "init.")) and not _shim:
         return  # the fork server, which only tries these ways (`jobs_shim.warm`)
+    if _write_time(f"{folder}/times", name):
+        return
     if name not in _reached:
         _reached.add(name)
         _write(f"{folder}/reached/{name}", "")
@@ -70,6 +74,16 @@ def _come_by(folder: str, name: str, about: str) -> None:
         return
     _write(struck, about or str(_shim or ""))
     _die()
+
+
+def _write_time(path: str, name: str) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    os.write(fd, f"{time.monotonic_ns()} {name}\n".encode())
+    os.close(fd)
+    return True
 
 
 def _write(path: str, text: str) -> None:

@@ -154,19 +154,19 @@ class Ledger:
         Raises:
             JobsError: `resource_exhausted`, with the quota, what is used of it, and what to do.
         """
-        quota, used = self._quotas.of(owner), self.used(owner)
+        quota, waiting = self._quotas.of(owner), self._waiting.get(owner, {})
         for name, option in PROMISED.items():
             _check_promise(name, option, getattr(limits, name), getattr(quota, name))
-        if not used["queued"] and self.has_room(owner, limits):
+        if not waiting and self.has_room(owner, limits):
             return  # it need not wait
-        if used["queued"] >= quota.queued:
-            raise refusal("queued", quota.queued, used["queued"], "wait until some have started")
-        size = used["queued_bytes"] + weight(spec)
-        if size > quota.queued_bytes:
+        if len(waiting) >= quota.queued:
+            raise refusal("queued", quota.queued, len(waiting), "wait until some have started")
+        held = sum(waiting.values())
+        if held + weight(spec) > quota.queued_bytes:
             raise refusal(
                 "queued_bytes",
                 quota.queued_bytes,
-                used["queued_bytes"],
+                held,
                 f"this one's command and environment are {weight(spec)} more: wait until some of "
                 "yours have started, or make it smaller",
             )

@@ -61,6 +61,15 @@ def test_one_process_dies_of_it(failpoints, name, about):
     assert run(failpoints).stdout == b"alive\n"
 
 
+def test_with_times_nobody_dies_and_each_writes_down_when(failpoints):
+    (failpoints.folder / "times").touch()
+    failpoints.arm("exit.known")
+    assert run(failpoints).stdout == b"alive\n"
+    rows = [line.split(" ") for line in (failpoints.folder / "times").read_text().splitlines()]
+    assert [name for _when, name in rows] == ["shim.forked", "shim.killed", "exit.known"]
+    assert sorted(int(when) for when, _name in rows) == [int(when) for when, _name in rows]
+
+
 @pytest.mark.root
 def test_pid_1_of_a_namespace_dies_of_it_too(failpoints):
     failpoints.arm("exit.known")
