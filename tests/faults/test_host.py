@@ -141,6 +141,7 @@ async def test_without_descriptors_requests_wait_and_jobs_go_on(certs):
                 await other.run(["true"])
                 served.set()
 
+        await world.supervisor.spare(running=1)  # whose making takes some for a moment
         nursery.start_soon(world.damage.take_descriptors, 0, inf)
         await until(lambda: world.damage.done["descriptors taken"])
         nursery.start_soon(come)
