@@ -69,6 +69,11 @@ class ForkServer:
         Args:
             cgroup: where it, and so every shim, belongs; None: where we are.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_spare)
+            await self._keep_running(cgroup)
+
+    async def _keep_running(self, cgroup: Path | None) -> None:
         failures = 0
         while True:
             try:
@@ -101,10 +106,7 @@ class ForkServer:
             self._ready.set()
             if self._enter is not None:
                 self._wanted.set()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_spare)
-                await trio.lowlevel.wait_readable(process)  # it has ended
-                nursery.cancel_scope.cancel()
+            await trio.lowlevel.wait_readable(process)  # it has ended
         finally:
             if self._ready.is_set():  # else there are launches that wait for this very event
                 self._ready = trio.Event()

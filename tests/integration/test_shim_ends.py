@@ -141,25 +141,25 @@ def test_a_killed_init_takes_its_namespace_along(isolated):
     assert not shims.alive(leader)
 
 
-def test_a_killed_init_without_a_namespace_leaves_nothing_either(plain):
-    job = plain.launch(["sh", "-c", "setsid sleep 1000 & echo up; sleep 1000"])
+def _with_a_daemon(server) -> tuple[shims.Job, int, set[int]]:
+    """Have a job of several sessions; give it, its init, and the leader with its children."""
+    job = server.launch(["sh", "-c", "setsid sleep 1000 & echo up; sleep 1000"])
     leader = job.expect(protocol.STARTED)["pid"]
     job.tell(protocol.WATCH, offset=0)
     job.expect(protocol.GREW)
-    family = {leader, *shims.children(leader)}
     (init,) = shims.children(job.shim)
+    return job, init, {leader, *shims.children(leader)}
+
+
+def test_a_killed_init_without_a_namespace_leaves_nothing_either(plain):
+    job, init, family = _with_a_daemon(plain)
     os.kill(init, signal.SIGKILL)
     assert job.end()["status"] == signal.SIGKILL
     assert not [pid for pid in family if shims.alive(pid)]
 
 
 def test_a_job_dies_with_its_shim(server):
-    job = server.launch(["sh", "-c", "setsid sleep 1000 & echo up; sleep 1000"])
-    leader = job.expect(protocol.STARTED)["pid"]
-    job.tell(protocol.WATCH, offset=0)
-    job.expect(protocol.GREW)
-    family = {leader, *shims.children(leader)}
-    (init,) = shims.children(job.shim)
+    job, init, family = _with_a_daemon(server)
     os.kill(job.shim, signal.SIGKILL)
     assert all(shims.gone(pid) for pid in (init, *family))
     assert not (job.directory / files.EXIT).exists()
