@@ -5,7 +5,8 @@ Nothing is coerced: a number is not a string, true is not 1, an unknown key is r
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_origin
 
 import cattrs
 import cattrs.cols
@@ -37,6 +38,8 @@ def _exactly(cls: type, *also: type) -> Callable[[Any, Any], Any]:
     accepted = (cls, *also)
 
     def hook(value: Any, _cls: Any) -> Any:
+        if type(value) is cls:
+            return value
         if not isinstance(value, accepted) or (cls is not bool and isinstance(value, bool)):
             shown = type(value).__name__ if cls is bytes else repr(value)[:80]  # may be a secret
             raise TypeError(f"must be {_SAID[cls]}, not {shown}")
@@ -52,6 +55,12 @@ def _one_of(value: Any, cls: type[StrEnum]) -> StrEnum:
         raise ValueError(f"must be one of {', '.join(cls)}, not {value!r:.80}") from None
 
 
+def _is_optional(cls: Any) -> bool:
+    """Whether it is some other type or None."""
+    is_union = get_origin(cls) in (Union, UnionType)
+    return is_union and NoneType in cls.__args__ and len(cls.__args__) == 2
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(str, _exactly(str))
@@ -61,14 +70,22 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(bool, _exactly(bool))
     converter.register_structure_hook(bytes, _exactly(bytes))
 
+    @converter.register_structure_hook_factory(_is_optional)
+    def _optional(cls: Any) -> Callable[[Any, Any], Any]:
+        (item,) = (each for each in cls.__args__ if each is not NoneType)
+        hook = converter.get_structure_hook(item)
+        return lambda value, _cls: None if value is None else hook(value, item)
+
     @converter.register_structure_hook_factory(cattrs.cols.is_sequence)
     def _list(cls: Any) -> Callable[[Any, Any], Any]:
         item = cls.__args__[0]
         each = converter.get_structure_hook(item)
 
         def hook(value: Any, _cls: Any) -> Any:
-            if not isinstance(value, list | tuple):
+            if not isinstance(value, (list, tuple)):
                 raise TypeError(f"must be a list, not {value!r:.80}")
+            if not value:
+                return ()
             return tuple(_structured(enumerate(value), each, item))
 
         return hook
@@ -81,6 +98,8 @@ def _make_converter() -> cattrs.Converter:
         def hook(value: Any, _cls: Any) -> Any:
             if not isinstance(value, dict):
                 raise TypeError(f"must be a map, not {value!r:.80}")
+            if not value:
+                return {}
             keys = tuple(_structured(((name, name) for name in value), each_key, key))
             return dict(zip(keys, _structured(value.items(), each, item), strict=True))
 
