@@ -68,7 +68,7 @@ def grant(
             "this host cannot enforce what was asked: "
             f"{'; '.join(unenforceable)}. Leave it out, or accept that with --limits best-effort",
         )
-    limits = _fill(_enforceable(asked, tree), default, maximum, tree)
+    limits = _without_swap(_fill(_enforceable(asked, tree), default, maximum, tree), tree)
     notes = [f"not enforced: {sentence}" for sentence in unenforceable]
     limited_by: dict[str, str] = {}
     for plugin, each in imposed:
@@ -77,7 +77,7 @@ def grant(
         changed = [name for name in LIMITS if getattr(limits, name) != getattr(before, name)]
         limited_by |= dict.fromkeys(changed, plugin)
         notes += [f"not enforced, though {plugin} has set it: {why}" for why in tree.check(each)]
-    limits = _without_swap(limits, tree)
+    limits = _without_swap(limits, tree)  # the memory may be a plugin's limit
     if not tree.unified and (limits.io_write_bps or limits.io_write_iops):
         notes.append(
             "cgroups of this host are v1: only direct writes are throttled (O_DIRECT), "
