@@ -25,7 +25,7 @@ from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
 from jobs_supervisor.plan import describe
 from jobs_supervisor.register import NOT_STARTED, Register, written
-from jobs_supervisor.store import Record, Store, Write
+from jobs_supervisor.store import Account, Record, Store, Write
 from jobs_supervisor.terms import Impose, Terms
 from jobs_supervisor.users import User
 
@@ -59,13 +59,16 @@ class Admission:
         self._keeper = keeper
         self._nursery = nursery
 
-    async def submit(self, owner: str, request: Run, impose: Impose) -> Job:
+    async def submit(
+        self, owner: str, request: Run, impose: Impose, account: Account = None
+    ) -> Job:
         """Take a job on; give it once its record is on the disk.
 
         Args:
             owner: whose it is.
             request: what was asked.
             impose: not called for a request that has come before.
+            account: called in a thread before the record is committed.
 
         Raises:
             JobsError: the spec cannot be carried out here, the queue is full, the request_id
@@ -85,7 +88,7 @@ class Admission:
                 known = await self._known(owner, request)
                 if known is None:
                     self._check(request)
-                    write = self._take_on(live)
+                    write = self._take_on(live, account)
             finally:
                 if write is None and request.secrets:
                     secrets.withdraw(directory)
@@ -138,13 +141,13 @@ class Admission:
 
     # -- the record, and then a place or the queue -------------------------------------------
 
-    def _take_on(self, live: LiveJob) -> Write:
+    def _take_on(self, live: LiveJob, account: Account) -> Write:
         """Offer a job to the disk; from here on it is the supervisor's, whoever goes away."""
         self._places.ledger.check(live.job.owner, live.job.spec, live.job.limits)
         if launch := self._places.ask(live):
             self._prepare(live)
         failpoint("launch.before-record", live.job.id)
-        write = self._register.offer(live)
+        write = self._register.offer(live, account)
         self._nursery.start_soon(self._take_up, live, write, launch)
         return write
 

@@ -5,7 +5,8 @@ Theory. `jobs_proto.audit` says what the lines are, `auditfile` where they are. 
 1.  A line is written with one write(2) when the decision is made, before anybody is answered: it
     outlives us, however we end.
 2.  It is on the disk (fdatasync) before an allowed action that *changes* something is carried out:
-    `settle` waits for that, and many share one sync. All others are there within `SYNC_S`.
+    `settle` waits for that, and many share one sync. What begins with a record (`RECORDED`) has it
+    synced by the thread that commits that, just before. All others are there within `SYNC_S`.
 3.  While the disk takes no lines, `MAX_WAITING` of them are kept here, in order; more are counted,
     and a line `missing` says how many. `settle` refuses meanwhile.
 4.  Of reads that are allowed, and of denials, the first ones of a kind are written in a window, and
@@ -16,6 +17,7 @@ Theory. `jobs_proto.audit` says what the lines are, `auditfile` where they are. 
 
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -35,6 +37,9 @@ READS = frozenset({"hello", "whoami", "list", "inspect", "wait", "follow", "even
     "policy",
 }
 """Methods that change nothing; a decision on any other is on the disk before it is carried out."""
+
+RECORDED = frozenset({"run"})
+"""Those of the others that change nothing before their record is committed."""
 
 SYNC_S = 1.0
 """A line that nobody waits for is on the disk after so long."""
@@ -204,6 +209,22 @@ class Audit:
                 "directory",
             )
 
+    async def pledge(self) -> Callable[[], None]:
+        """Give what has every line so far on the disk, for a thread to call; OSError if it cannot.
+
+        Raises:
+            JobsError: as `settle`.
+        """
+        if self._error is not None:
+            await self.settle()
+        return self._sync
+
+    def _sync(self) -> None:
+        until = self._files.head.seq
+        if self._synced < until:
+            self._files.sync()
+            self._synced = until
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep it on the disk, and its files in order. Cancelled, it does so once more."""
         task_status.started()
@@ -226,10 +247,8 @@ class Audit:
         for event, fields in self._repeats.told(now=last):
             self._write(event, fields)
         self._write_waiting()
-        until = self._files.head.seq
         try:
-            await trio.to_thread.run_sync(self._files.sync, limiter=self._thread)
-            self._synced = until
+            await trio.to_thread.run_sync(self._sync, limiter=self._thread)
             if self._files.rotate_if_due():
                 self._say_head("the audit log goes on in a new file")
             self._said = False

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import mmap
 import os
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +51,8 @@ class AuditFiles:
         self._settings = settings
         self._full: list[int] = []  # files that are written no more, and not on the disk yet
         self._renamed = False
+        self._syncing = threading.Lock()
+        self._closed = False
         self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         (directory / NEXT).unlink(missing_ok=True)
         if self._path.exists():
@@ -114,30 +117,43 @@ class AuditFiles:
 
     def _append(self, data: bytes) -> None:
         """Write all of it in one call: what a full disk took a part of is given back."""
-        written = os.write(self._fd, data)
-        if written < len(data):
+        try:
+            _write_whole(self._fd, data)
+        except OSError:
             os.ftruncate(self._fd, self._size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._size += written
+            raise
+        self._size += len(data)
 
     def sync(self) -> None:
-        """Have all that was written on the disk; in a thread.
+        """Have all that was written on the disk; in a thread, beside which lines may be written.
 
         Raises:
             OSError: it is not.
         """
-        while self._full:
-            os.fdatasync(self._full[0])
-            os.close(self._full.pop(0))
-        if self._renamed:
-            os.fsync(self._directory_fd)
-            self._renamed = False
-        os.fdatasync(self._fd)
+        with self._syncing:
+            if self._closed:
+                raise OSError(errno.EBADF, "the audit log is closed")
+            current = self._fd  # before those that are full: it may become one of them meanwhile
+            while self._full:
+                os.fdatasync(self._full[0])
+                if (full := self._full.pop(0)) == current:
+                    current = self._fd
+                os.close(full)
+            renamed, self._renamed = self._renamed, False
+            try:
+                if renamed:
+                    os.fsync(self._directory_fd)
+                os.fdatasync(current)
+            except OSError:
+                self._renamed |= renamed
+                raise
 
     def close(self) -> None:
-        """Let go of the files."""
-        for fd in (self._fd, self._directory_fd, *self._full):
-            os.close(fd)
+        """Let go of the files, which have been synced."""
+        with self._syncing:
+            self._closed = True
+            for fd in (self._fd, self._directory_fd, *self._full):
+                os.close(fd)
 
     # -- rotation ----------------------------------------------------------------------------
 
@@ -150,9 +166,7 @@ class AuditFiles:
         age_s = time.time() - self._opened_at
         if self._size < self._settings.max_bytes and age_s < self._settings.max_age_s:
             return False
-        full, path = self._fd, self._directory / rotated_name(self._first)
-        self._open_next(rename=path)
-        self._full.append(full)
+        self._open_next(rename=self._directory / rotated_name(self._first))
         return True
 
     def _open_next(self, rename: Path | None = None) -> None:
@@ -164,35 +178,40 @@ class AuditFiles:
         rotated = self._rotated() + ([rename] if rename else [])
         expired = rotated[: max(0, len(rotated) - self._settings.keep)]
         kept = rotated[len(expired) :]
-        new = self._directory / NEXT
+        new, first = self._directory / NEXT, self.head.seq + 1
+        line, head = seal(
+            self.head,
+            {
+                "timestamp": timestamp(time.time_ns()),
+                "event": OPENED,
+                "kept_from": int(kept[0].stem.removeprefix("audit-")) if kept else first,
+            },
+        )
         fd = os.open(new, _FLAGS | os.O_EXCL, 0o600)
-        before = (self._fd, self._size) if rename else None
-        self._fd, self._size = fd, 0
         try:
-            first = self.head.seq + 1
-            self.write(
-                {
-                    "timestamp": timestamp(time.time_ns()),
-                    "event": OPENED,
-                    "kept_from": int(kept[0].stem.removeprefix("audit-")) if kept else first,
-                }
-            )
+            _write_whole(fd, line + b"\n")
+            if rename:
+                self._path.rename(rename)
+            new.rename(self._path)
         except OSError:
             os.close(fd)
-            new.unlink()
-            if before:
-                self._fd, self._size = before
+            new.unlink(missing_ok=True)
             raise
-        if rename:
-            self._path.rename(rename)
-        new.rename(self._path)
         self._renamed = True
+        if rename:  # first: who syncs now must find the one or the other
+            self._full.append(self._fd)
+        self._fd, self._size, self.head = fd, len(line) + 1, head
         self._first, self._opened_at = first, time.time()
         for path in expired:
             path.unlink(missing_ok=True)
 
     def _rotated(self) -> list[Path]:
         return sorted(self._directory.glob(ROTATED))
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    if os.write(fd, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class _Written(NamedTuple):

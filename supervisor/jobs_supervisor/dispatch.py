@@ -24,7 +24,7 @@ from jobs_proto.identity import Identity
 from jobs_proto.job import Job, Spec
 from jobs_proto.methods import METHODS, PLANNED, CanI, Run, Wait
 from jobs_proto.wire import structure
-from jobs_supervisor.audit import READS, Audit
+from jobs_supervisor.audit import READS, RECORDED, Audit
 from jobs_supervisor.jobs import Jobs
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.store import Record
@@ -60,6 +60,8 @@ class Call:
         method: its name.
         params: an instance of the method's params class.
         target: the job it is about, for a method about one.
+        account: for a method whose effect begins with a record: to be called in the thread that
+            commits that, before (`jobs_supervisor.audit`).
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Call:
         self.identity = identity
         self.method = method
         self.params = params
+        self.account: Callable[[], None] | None = None
         self._target = target
         self._dispatcher = dispatcher
 
@@ -197,7 +200,9 @@ class Dispatcher:
         Raises:
             JobsError: it cannot be accounted for (`Audit.settle`), or the handler refuses.
         """
-        if call.method not in READS:
+        if call.method in RECORDED:
+            call.account = await self._audit.pledge()
+        elif call.method not in READS:
             with suppress(JobsError) if call.method in MAKES_ROOM else nullcontext():
                 await self._audit.settle()
         if METHODS[call.method].on_job:

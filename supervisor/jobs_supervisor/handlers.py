@@ -108,7 +108,8 @@ class Handlers:
         impose = partial(self._asked.limit, call.identity, call.params.spec)
         if call.params.dry_run:
             return await self._jobs.admission.rehearse(call.identity.name, call.params, impose)
-        return (await self._jobs.admission.submit(call.identity.name, call.params, impose)).packed
+        name, account = call.identity.name, call.account
+        return (await self._jobs.admission.submit(name, call.params, impose, account)).packed
 
     async def _list(self, call: Call) -> object:
         await self._jobs.reattachment.done()

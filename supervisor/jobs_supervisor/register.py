@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs_plugins import Kind
 from jobs_proto.errors import JobsError
 from jobs_supervisor.live import LiveJob
-from jobs_supervisor.store import Record, Store, Write
+from jobs_supervisor.store import Account, Record, Store, Write
 
 NOT_STARTED = "it was not started"
 """What has not been done if the disk does not take a new job."""
@@ -59,9 +59,9 @@ class Register:
         finally:
             self._coming.remove(live.job.id)
 
-    def offer(self, live: LiveJob) -> Write:
+    def offer(self, live: LiveJob, account: Account) -> Write:
         """Have a new job, and have the disk take its record or refuse it."""
-        write = self._store.offer(live.record, Kind.QUEUED)
+        write = self._store.offer(live.record, Kind.QUEUED, account)
         self._live[live.job.id] = live
         self._offered[_request(live)] = live, write
         return write

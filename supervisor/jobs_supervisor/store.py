@@ -123,6 +123,10 @@ class Met(NamedTuple):
     roles: tuple[str, ...]
 
 
+Account = Callable[[], None] | None
+"""Has on the disk what must be there before a record; OSError: it is not."""
+
+
 @define(eq=False)
 class Write:
     """A row on its way to the disk.
@@ -133,6 +137,7 @@ class Write:
         tried: set when the disk has taken it or not, for the first time.
         kind: what has happened, for plugins; None: nothing that they are told.
         done: set when it is on the disk, or refused.
+        account: called before it is committed, in the same thread.
         error: why it was refused; None: it is on the disk.
     """
 
@@ -141,7 +146,8 @@ class Write:
     tried: trio.Event = field(factory=trio.Event)
     kind: Kind | None = None
     done: trio.Event = field(factory=trio.Event)
-    error: sqlite3.Error | None = None
+    account: Account = None
+    error: sqlite3.Error | OSError | None = None
 
 
 class Store:
@@ -200,9 +206,9 @@ class Store:
         """Do as `post`, for what nobody waits for: it may linger, so that more share its commit."""
         return self._append(Write(record, keep=True, kind=kind))
 
-    def offer(self, record: Record, kind: Kind | None = None) -> Write:
+    def offer(self, record: Record, kind: Kind | None = None, account: Account = None) -> Write:
         """Have a new record, or a change that was asked for, written or refused."""
-        return self._enqueue(Write(record, keep=False, kind=kind))
+        return self._enqueue(Write(record, keep=False, kind=kind, account=account))
 
     def meet(self, name: str, roles: tuple[str, ...]) -> Write:
         """Have the roles of an identity written."""
@@ -259,30 +265,42 @@ class Store:
         """Commit what has gathered; False if the disk does not take it."""
         batch, self._pending = self._pending, []
         self._wake = trio.Event()
-        rows = [_statement(write.record) for write in batch]
-        error = None
+        rows = [(*_statement(write.record), write.account) for write in batch]
+        error = unaccounted = None
         if rows:
             with trio.CancelScope(shield=True):  # the batch is nowhere else any more
-                error = await trio.to_thread.run_sync(self._commit, rows, limiter=self._thread)
+                error, unaccounted = await trio.to_thread.run_sync(
+                    self._commit, rows, limiter=self._thread
+                )
         kept = [write for write in batch if error and write.keep]
         self._pending = kept + self._pending
         for write in batch:
             write.tried.set()
             if not (error and write.keep):
-                write.error = error
+                write.error = error or (unaccounted if write.account else None)
                 write.done.set()
-                if not (error or write.kind is None or isinstance(write.record, Met)):
+                if not (write.error or write.kind is None or isinstance(write.record, Met)):
                     self._publish(_event(write.record, write.kind))
-        if error:
-            log.error("cannot write records", why=str(error), waiting=len(kept))
+        if error or unaccounted:
+            log.error("cannot write records", why=str(error or unaccounted), waiting=len(kept))
         if not self._pending:
             self._pended = trio.Event()
         return error is None
 
-    def _commit(self, rows: list[tuple[str, tuple[object, ...]]]) -> sqlite3.Error | None:
+    def _commit(
+        self, rows: list[tuple[str, tuple[object, ...], Account]]
+    ) -> tuple[sqlite3.Error | None, OSError | None]:
+        """Give why the rows are not there; and why only those are not that had to be accounted."""
+        unaccounted = None
+        try:
+            for account in {account for _, _, account in rows if account is not None}:
+                account()
+        except OSError as error:
+            unaccounted = error
+            rows = [row for row in rows if row[2] is None]
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            for statement, values in rows:
+            for statement, values, _ in rows:
                 self._writer.execute(statement, values)
             failpoint("store.before-commit")
             self._writer.execute("COMMIT")
@@ -290,8 +308,8 @@ class Store:
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            return error
-        return None
+            return error, unaccounted
+        return None, unaccounted
 
     # -- reading -----------------------------------------------------------------------------
 

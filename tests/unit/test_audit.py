@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ from jobs_proto.audit import AuditError, Chain
 from jobs_proto.errors import JobsError
 from jobs_proto.identity import Identity
 from jobs_supervisor import audit as audit_module
-from jobs_supervisor import repeats
+from jobs_supervisor import auditfile, repeats
 from jobs_supervisor.audit import MAX_WAITING, Audit
 from jobs_supervisor.auditfile import AuditFiles
 from jobs_supervisor.config import AuditSettings
@@ -108,6 +109,39 @@ async def test_a_file_is_rotated_when_it_is_old(tmp_path):
         audit(ALICE, "run", None, ALLOW)
         await audit.settle()
     assert list(tmp_path.glob("audit-*.log"))
+    verified(tmp_path)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_who_syncs_while_a_file_is_rotated_has_all_lines_on_the_disk(tmp_path, monkeypatch, step):
+    """Before, between and after the renames: of what was written before, nothing is left out."""
+    files = AuditFiles(tmp_path, AuditSettings(max_bytes=1))
+    files.sync()
+    files.write({"timestamp": "2026-01-01T00:00:00Z", "event": "decision"})
+    written, synced, steps = files._fd, [], []
+
+    def sync(fd, fdatasync=os.fdatasync):
+        synced.append(fd)
+        fdatasync(fd)
+
+    def beside(do):
+        def done(*arguments):
+            steps.append(do)
+            if len(steps) == step + 1:
+                files.sync()  # in a thread of its own, it would come as here
+            return do(*arguments)
+
+        return done
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(auditfile, "_write_whole", beside(auditfile._write_whole))
+    monkeypatch.setattr(Path, "rename", beside(Path.rename))
+    assert files.rotate_if_due()
+    if step == len(steps) == 3:
+        files.sync()
+    assert written in synced
+    files.sync()
+    files.close()
     verified(tmp_path)
 
 

@@ -128,9 +128,9 @@ async def test_of_updates_at_the_same_time_none_undoes_another(parts, monkeypatc
     told, first = [], threading.Event()
     commit = parts.store._commit  # a disk that is slow, and what each commit leaves
 
-    def slow_commit(rows):
+    def slow_commit(*batch):
         assert first.wait(WAIT_S)
-        error = commit(rows)
+        error = commit(*batch)
         with closing(sqlite3.connect(parts.state / "jobs.sqlite")) as other:
             job = files.decode(other.execute("SELECT job FROM jobs").fetchone()[0])
         told.append((job["timeout_s"], job["limits"]["output_max_bytes"]))
