@@ -43,9 +43,11 @@ def failpoint(name: str, about: str = "") -> None:
 
 def shim_forked() -> None:
     """Say that this process is a shim from now on, and that those which it forks are its family."""
-    global _shim  # noqa: PLW0603  # a shim is a process; that is its one object
+    global _shim, _folder  # noqa: PLW0603  # a shim is a process; that is its one object
     if _folder is not None:
         _shim = os.getpid()
+        # In the job's mounts its path may be something else's.
+        _folder = f"/proc/self/fd/{os.open(_folder, os.O_PATH | os.O_CLOEXEC)}"
 
 
 def concerning(job: str) -> None:

@@ -22,7 +22,9 @@ MAX_USER = 256
 MIN_CPUS = 0.01
 """The kernel's least quota is 1 ms in each period, and ours is 100 ms: sched-bwc.rst."""
 
-MIN_MEMORY = 1 << 20
+MIN_MEMORY = 2 << 20
+"""What sets a job up, in its own cgroup, needs 1.3 MB at the most."""
+
 MAX_CPU = 8191
 ENFORCEMENTS = ("required", "best-effort")
 

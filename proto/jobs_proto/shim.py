@@ -4,11 +4,19 @@ One MessagePack array `[kind, body]` in each packet of a SOCK_SEQPACKET unix soc
 Whoever meets an unknown kind, or an unknown key, passes over it: a supervisor works with shims of
 its own protocol version and the previous one, because after an upgrade they are still running.
 
-    supervisor → fork server   fork     {enter}          with a descriptor: the shim's end of a
+    supervisor → fork server   fork     {enter}          with two descriptors: the shim's end of a
                                                           socket pair, where it waits for its job;
+                                                          the directory of the v2 cgroup that its
+                                                          launcher is born in, or of anything else;
                                                           enter: steps before init is forked
-    supervisor → shim          launch   {dir}            the first word, with a descriptor: a memfd
-                                                          with the plan; read by its launcher
+    supervisor → shim          prepare  {soon}           the first word, with descriptors: a memfd
+                                                          with the steps ahead of the job, and the
+                                                          directories of the job's cgroups, if it
+                                                          has some, the v2 one first;
+                                                          soon: the job follows at once
+                               launch   {dir}            the second, with two: a memfd with the
+                                                          plan, and the job's directory; both words
+                                                          are read by its launcher
     fork server → supervisor   hello    {protocol, pid, mode, why}
     shim → supervisor          hello    {protocol, job, pid, leader, started_ns, frozen,
                                 total}
@@ -36,6 +44,7 @@ SPOKEN = (PROTOCOL, PROTOCOL - 1)
 MAX_PACKET = 64 * 1024
 
 FORK = "fork"
+PREPARE = "prepare"
 LAUNCH = "launch"
 HELLO = "hello"
 REFUSED = "refused"

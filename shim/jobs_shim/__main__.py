@@ -20,7 +20,7 @@ from jobs_shim import dense, probe, shim, steps, syscalls, warm  # dense first: 
 from jobs_shim.lean import signal, socket
 
 _MAX_PACKET = 8192  # it holds few steps
-_FD = struct.Struct("=i")
+_FDS = struct.Struct("=2i")
 
 
 def main() -> None:
@@ -79,8 +79,8 @@ def serve(supervisor: socket.socket) -> None:
 
     What the loop uses is looked up before it: a lookup writes to more pages than a local name.
     """
-    room, flags = socket.CMSG_SPACE(_FD.size), socket.MSG_CMSG_CLOEXEC
-    receive, unpack, fork, close = supervisor.recvmsg, _FD.unpack, syscalls.fork, os.close
+    room, flags = socket.CMSG_SPACE(_FDS.size), socket.MSG_CMSG_CLOEXEC
+    receive, unpack, fork, close = supervisor.recvmsg, _FDS.unpack, syscalls.fork, os.close
     usual: bytes | None = None
     enter: object = None
     warm.freeze()
@@ -92,33 +92,45 @@ def serve(supervisor: socket.socket) -> None:
         if not packet:
             return
         if received & socket.MSG_CTRUNC:
+            _close_all(ancillary)
             continue  # our table of descriptors is full; the supervisor sees this connection end
-        (connection,) = unpack(ancillary[0][2])
+        connection, birthplace = unpack(ancillary[0][2])
         failpoint("forkserver.asked")
         if packet != usual:  # one supervisor's are all the same: that much less to do for each
             usual, enter = packet, protocol.unpack(packet)[1]["enter"]
         try:
             pid = fork()
         except OSError as error:
-            refusal = protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"})
-            try:
-                os.write(connection, refusal)
-            except OSError:
-                pass  # its supervisor does not wait for it any more
+            _refuse(connection, error)
             pid = -1
         if pid == 0:
             close(supervisor.detach())
-            be_shim(enter, connection)
+            be_shim(enter, connection, birthplace)
         failpoint("forkserver.forked")
         close(connection)
+        close(birthplace)
 
 
-def be_shim(enter: object, connection: int) -> None:
+def _close_all(ancillary: list[tuple[int, int, bytes]]) -> None:
+    for _level, _kind, fds in ancillary:
+        for fd in memoryview(fds).cast("i"):
+            os.close(fd)
+
+
+def _refuse(connection: int, error: OSError) -> None:
+    refusal = protocol.pack(protocol.REFUSED, {"why": f"fork: {error.strerror}"})
+    try:
+        os.write(connection, refusal)
+    except OSError:
+        pass  # its supervisor does not wait for it any more
+
+
+def be_shim(enter: object, connection: int, birthplace: int) -> None:
     """Be the shim of one job; never returns."""
     claimed = None
     try:
         shim_forked()
-        claimed = shim.prepare(enter, connection)
+        claimed = shim.prepare(enter, connection, birthplace)
         if claimed is not None:
             shim.wake(claimed).run()
     except BaseException as error:

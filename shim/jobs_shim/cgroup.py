@@ -1,18 +1,16 @@
-"""The job's cgroups, as its shim needs them: from their making to the proof that they are empty.
+"""The job's cgroups, as its shim needs them: from a birth in them to the proof that all are empty.
 
-The supervisor knows the host's hierarchies and writes directories and values into the plan
-(`jobs_supervisor.cgroups`); here is only what must work without a supervisor. The first directory
-is always a cgroup v2, on a hybrid host too: its `cgroup.kill` and `cgroup.events` are what ends a
-job and proves it (cgroup-v2.rst). The others are v1 hierarchies with their limits and counters.
+The supervisor knows the host's hierarchies, makes the directories and writes their limits into the
+plan (`jobs_supervisor.cgroups`); here is only what must work without a supervisor. The first
+directory is always a cgroup v2, on a hybrid host too: its `cgroup.kill` and `cgroup.events` are
+what ends a job and proves it (cgroup-v2.rst). The others are v1 hierarchies with their limits and
+counters.
 """
 
 import os
 import select
 import time
 
-from jobs_shim import syscalls
-
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 
 KILL_DEADLINE_S = 30.0
@@ -27,70 +25,12 @@ class Cgroup:
             None where the host has none.
     """
 
-    __slots__ = ("directories", "fd", "tasks", "track", "unified")
+    __slots__ = ("directories", "track", "unified")
 
     def __init__(self, plan: dict[str, object] | None) -> None:
         self.directories = plan["directories"] if plan else []
         self.unified = bool(plan and plan["unified"])
         self.track = self.directories[0][1] if self.directories else None  # type: ignore[index]
-        self.fd = -1
-        self.tasks: list[int] = []
-
-    # -- making and entering -----------------------------------------------------------------
-
-    def create(self) -> None:
-        """Make the directories and set the limits; those that are there are taken as they are.
-
-        Raises:
-            OSError: with the directory or the file that it is about.
-        """
-        for _, path, values in self.directories:  # type: ignore[attr-defined]
-            try:
-                os.mkdir(path)
-            except FileNotFoundError:
-                os.makedirs(path, exist_ok=True)
-            except FileExistsError:
-                pass
-            for name, value in values:
-                write(f"{path}/{name}", value)
-
-    def open(self) -> None:
-        """Open what the leader enters them by, before a mount hides it."""
-        for _, path, _ in self.directories:  # type: ignore[attr-defined]
-            if self.fd < 0:
-                self.fd = os.open(path, _DIRECTORY)
-            else:
-                self.tasks.append(os.open(f"{path}/tasks", _WRITE))
-
-    def fork(self) -> tuple[int, bool]:
-        """Fork a sibling; gives its pid (0 in it), and whether it was born in the v2 cgroup.
-
-        Where that is refused, by a seccomp filter without clone3(2) for example, it has to
-        `enter`; what else is wrong comes out there.
-        """
-        if self.track is None:
-            return syscalls.fork_sibling(), True
-        try:
-            return syscalls.fork_sibling(self.fd), True
-        except OSError:
-            return syscalls.fork_sibling(), False
-
-    def enter(self, *, born_inside: bool) -> None:
-        """Move this process, which has one thread, into each cgroup that it was not born in.
-
-        A thread that moves itself alone, by a v1 hierarchy's `tasks`, need not wait for the lock
-        that stops every fork and exit of the host (cgroup_procs_write_start in the kernel).
-        """
-        try:
-            if not born_inside:
-                fd = os.open("cgroup.procs", _WRITE, dir_fd=self.fd)
-                os.write(fd, b"0")
-                os.close(fd)
-            for fd in self.tasks:
-                os.write(fd, b"0")
-        except OSError as error:
-            error.filename = self.track
-            raise
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -193,16 +133,40 @@ def remove_tree(path: str) -> None:
             continue
 
 
-def write(path: str, value: str) -> None:
-    """Write a control file at once."""
-    fd = os.open(path, _WRITE)
+def enter(directories: list[int]) -> None:
+    """Move this process, which has one thread, into each cgroup that it was not born in.
+
+    A thread that moves itself alone, by a v1 hierarchy's `tasks`, need not wait for the lock that
+    stops every fork and exit of the host (cgroup_procs_write_start in the kernel).
+
+    Args:
+        directories: descriptors of the directories, the v2 one first, or none.
+    """
+    if not directories:
+        return
+    v2, *others = directories
+    own = read("/proc/self/cgroup").rstrip().rpartition("0::")[2]
+    if not _path_of(v2).endswith(own):
+        write("cgroup.procs", "0", v2)
+    for fd in others:
+        write("tasks", "0", fd)
+
+
+def write(path: str, value: str, directory: int | None = None) -> None:
+    """Write a control file at once; `path` may start at a directory's descriptor."""
     try:
-        os.write(fd, value.encode())
+        fd = os.open(path, _WRITE, dir_fd=directory)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
-        error.filename = path
+        error.filename = path if directory is None else f"{_path_of(directory)}/{path}"
         raise
-    finally:
-        os.close(fd)
+
+
+def _path_of(directory: int) -> str:
+    return os.readlink(f"/proc/self/fd/{directory}")
 
 
 def read(path: str) -> str:

@@ -23,7 +23,7 @@ class ForkedInit:
         pid: None if it could not be forked.
         failed: what could not be done for the start, if anything: [step, errno, path].
         channel: to it, for the job's life.
-        start: where its launcher, and then the leader, say how the start goes; a descriptor, or -1.
+        start: where its launcher says how the start goes; a descriptor, or -1.
         leader: the leader's pid on the host.
         started: the start channel has ended, and what it was about is over, well or not.
         pipes: the reading ends of the job's output → stream.
@@ -31,12 +31,14 @@ class ForkedInit:
 
     __slots__ = ("_start", "channel", "failed", "leader", "pid", "pipes", "start", "started")
 
-    def __init__(self, steps: object, supervisor: int) -> None:
+    def __init__(self, steps: object, supervisor: int, birthplace: int) -> None:
         """Fork it into the namespaces that only a fork enters.
 
         Args:
             steps: enter them.
             supervisor: the connection on which the launcher hears of the job.
+            birthplace: the directory of the v2 cgroup that the launcher is to be born in, or of
+                something else, for nowhere in particular; closed.
         """
         self.pid: int | None = None
         self.failed: list[object] | None = None
@@ -51,7 +53,7 @@ class ForkedInit:
         out_r, out_w = make_pipe()
         err_r, err_w = make_pipe()
         self.pipes = {out_r: files.STDOUT, err_r: files.STDERR}
-        theirs = (init_channel, init_start, *socket_pair(), out_w, err_w)
+        theirs = (init_channel, init_start, *socket_pair(), birthplace, out_w, err_w)
         signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)  # for init, see there
         failed = None
         try:

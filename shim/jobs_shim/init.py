@@ -9,9 +9,10 @@ of the job leaves behind becomes a child of init, so killing children until wait
 comes to the same; if init itself is killed, its shim, a subreaper too, does that.
 
 init is forked before there is a job: the earlier, the fewer of its shim's pages it has to copy
-(`jobs_shim.warm`). It dies with its shim, by PR_SET_PDEATHSIG, and the launcher with it. A shim
-that died before that was set is noticed as well: the launcher finds no process to write down as
-the job's shim, or cannot tell it of the claim, and then launches nothing.
+(`jobs_shim.warm`). It dies with its shim, by PR_SET_PDEATHSIG, and its child the launcher, which
+becomes the leader, with it. A shim that died before that was set is noticed as well: the launcher
+finds no process to write down as the job's shim, or cannot tell it of the claim, and then launches
+nothing.
 
 init sleeps in sigwait(3), with no descriptor to poll and no handler to run. SIGCHLD says that a
 child has ended, `WAKE` that the shim has put a message into the channel. Both are blocked before
@@ -51,12 +52,12 @@ def run(
     Args:
         shim: what of it is for the launcher.
         ours: descriptors: a socket to the shim for the job's life, another until the leader
-            executes, the two ends of one between us and the leader, and the job's standard output
-            and error.
+            executes, the two ends of one between us and the leader, where that is born, and the
+            job's standard output and error.
         others: the shim's descriptors, which are not for us.
         own_pids: this process is pid 1 of a pid namespace.
     """
-    channel, start, gate, launchers, *streams = ours
+    channel, start, gate, launchers, birthplace, *streams = ours
     for fd in others:
         os.close(fd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -65,12 +66,12 @@ def run(
     if not own_pids:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # nothing in the job may look inside
-    leader = _have_launched(shim, start, (gate, launchers), streams, own_pids=own_pids)
+    leader = _have_launched(shim, start, (gate, launchers), birthplace, streams, own_pids=own_pids)
     for fd in (gate, *streams):
         os.close(fd)
     if leader is None:
         return
-    failpoint("init.leader-forked")
+    failpoint("init.leader-let-go")
     status = _serve(channel, leader)
     failpoint("init.leader-ended")
     if status is not None:
@@ -87,38 +88,39 @@ def _have_launched(
     shim: launcher.OfShim,
     start: int,
     gate: tuple[int, int],
+    birthplace: int,
     streams: list[int],
     *,
     own_pids: bool,
 ) -> int | None:
-    """Have a launcher launch the job; give the leader's pid, or None if there is none.
+    """Have a launcher become the leader; give its pid, or None if there is none.
 
-    The leader executes when the launcher is no more and init is where the leader is. Nobody but
-    the leader has the start channel by then, so that it ends when that executes.
+    It executes when init is where it is. Nobody else has the start channel by then, so that it
+    ends when the launcher does, or executes.
     """
     ours, theirs = gate
     try:
-        child = syscalls.fork()
+        child = syscalls.fork(birthplace)
     except OSError as error:
         launcher.report_to(start, shim, StepError("fork", error.errno or 0, None))
         return None
     if child == 0:
         os.close(ours)
         launcher.run(shim, start, theirs, streams)
-    for fd in (theirs, *shim[:2]):
+    for fd in (theirs, birthplace, *shim[:2]):
         os.close(fd)
-    os.waitpid(child, 0)
     os.close(start)
-    word = os.read(ours, 16)  # nothing, if there is no leader
-    if word:
-        _follow(int(word))
-        if not own_pids:  # from here on there may be somebody for us to end
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, WAKE)
-        try:
-            os.write(ours, launcher.GO)
-        except OSError:
-            pass  # it has ended already
-    return int(word) if word else None
+    if not os.read(ours, 1):  # it has ended
+        os.waitpid(child, 0)
+        return None
+    _follow(child)
+    if not own_pids:  # from here on there may be somebody for us to end
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, WAKE)
+    try:
+        os.write(ours, launcher.GO)
+    except OSError:
+        pass  # it has ended already
+    return child
 
 
 def _follow(leader: int) -> None:

@@ -1,7 +1,7 @@
-"""The steps that make the job's view of the file system, executed by the leader before its command.
+"""The steps that make the job's view of the file system, executed by the launcher.
 
-The leader, not init: both are in one mount namespace, and what the leader touches in memory is gone
-when it executes; and what is kept in a tmpfs is counted to the job's cgroup.
+The launcher, not init: both are in one mount namespace, and what the launcher touches in memory is
+gone when it executes; and what is kept in a tmpfs is counted to the job's cgroup.
 
 Theory. Who can write to a directory on the way can make a path another one while it is looked at.
 So each path is opened once, by openat2(2), and then used by its descriptor:
@@ -30,6 +30,7 @@ _UNREACHABLE = (errors.ENOENT, errors.ENOTDIR)
 
 _held: dict[str, int] = {}
 _made: set[int] = set()  # the device numbers of the file systems that this plan has made
+_over: dict[str, int | None] = {}  # see `unchanged`
 
 
 def _root() -> int:
@@ -53,6 +54,29 @@ def _open_if_there(path: str) -> int | None:
         raise
 
 
+def _note(path: str, place: int | None, tree: int | None) -> None:
+    """Note what is mounted over a place of the host's own."""
+    if place is None or os.fstat(place).st_dev not in _made:
+        _over[path] = None if tree is None else os.fstat(tree).st_dev
+
+
+def unchanged() -> bool:
+    """Whether what this plan has mounted over the host's own places is there, and nothing missing.
+
+    When somebody removes such a place on the host, or renames another to it, the mount on it goes
+    without a word: rename(2) and unlink(2) care for the mounts of their own namespace only.
+    """
+    for path, device in _over.items():
+        fd = _open_if_there(path)
+        found = None
+        if fd is not None:
+            found = os.fstat(fd).st_dev
+            os.close(fd)
+        if found != device:
+            return False
+    return True
+
+
 # -- what must not be seen or changed --------------------------------------------------------
 
 
@@ -61,7 +85,9 @@ def cover(paths: list[str]) -> None:
     for path in paths:
         fd = _open_if_there(path)
         if fd is None:
+            _note(path, None, None)
             continue
+        place = os.dup(fd)
         is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         if is_directory and _COVER not in _held:
             # Before Linux 6.15 only what is mounted somewhere can be copied: so it is, here first,
@@ -76,8 +102,9 @@ def cover(paths: list[str]) -> None:
         else:
             tree = mount_api.open_tree(mount_api.AT_FDCWD, "/dev/null", recursive=False)
         mount_api.move_mount(tree, fd, path)
-        os.close(tree)
-        os.close(fd)
+        _note(path, place, tree)
+        for opened in (place, tree, fd):
+            os.close(opened)
 
 
 def _new_cover() -> int:
@@ -199,6 +226,7 @@ def place(fstype: str, target: str, flags: int, options: str) -> None:
         error.filename = target
         raise
     mount_api.move_mount(tree, fd, target)
+    _note(target, fd, tree)
     _made.add(os.fstat(tree).st_dev)
     os.close(tree)
     os.close(fd)
@@ -207,7 +235,9 @@ def place(fstype: str, target: str, flags: int, options: str) -> None:
 def place_if_there(fstype: str, target: str, flags: int, options: str) -> None:
     """Mount a new file system, if this root has a directory for it."""
     fd = _open_if_there(target)
-    if fd is not None:
+    if fd is None:
+        _note(target, None, None)
+    else:
         os.close(fd)
         place(fstype, target, flags, options)
 

@@ -343,7 +343,7 @@ Claimed = tuple[Asleep, bytes, tuple[int, ...]]
 """A job that is ours: its shim, what the launcher has said, and sent."""
 
 
-def prepare(steps: object, connection: int) -> Claimed | None:
+def prepare(steps: object, connection: int, birthplace: int) -> Claimed | None:
     """Make a shim of a fork of the fork server; give its job, or None if it has none.
 
     init is forked before anything else is done: of every page that the shim has written to before
@@ -352,12 +352,13 @@ def prepare(steps: object, connection: int) -> Claimed | None:
     Args:
         steps: enter what only a fork enters.
         connection: socket to the supervisor, which the job will come from.
+        birthplace: of `jobs_shim.forked`.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(0, 2)
     syscalls.prctl(syscalls.PR_SET_NAME, b"jobs-shim")
     failpoint("shim.forked")
-    forked = ForkedInit(steps, connection)
+    forked = ForkedInit(steps, connection, birthplace)
     syscalls.allow_all_files()
     failpoint("shim.init-forked")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no job of the same user may look inside

@@ -1,4 +1,4 @@
-"""The set-up of a job, as a plan: a list of steps that the supervisor writes and init executes.
+"""The set-up of a job, as a plan: steps that the supervisor writes and shim and launcher execute.
 
 A step is `[name, arguments…]`, plain data: it can be printed (`--dry-run`) and tested without root.
 `STEPS` gives each name its function. A step that fails raises `StepError`, which is how a person

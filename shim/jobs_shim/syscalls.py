@@ -50,7 +50,6 @@ PR_SET_NO_NEW_PRIVS = 38
 _PUNCH_HOLE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 _CLONE3 = 435  # its number is the same on every architecture
-_CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17  # x86-64 and arm64
 
@@ -68,9 +67,8 @@ class _CloneArguments(ctypes.Structure):
 
 
 _PLAIN = _CloneArguments(exit_signal=_SIGCHLD)
-_SIBLING = _CloneArguments(flags=_CLONE_PARENT)  # which has the exit signal of its sibling
-_BORN = _CloneArguments(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP)
-_AS_PLAIN, _AS_SIBLING, _AS_BORN = map(ctypes.byref, (_PLAIN, _SIBLING, _BORN))
+_BORN = _CloneArguments(flags=_CLONE_INTO_CGROUP, exit_signal=_SIGCHLD)
+_AS_PLAIN, _AS_BORN = map(ctypes.byref, (_PLAIN, _BORN))
 _CLONE_SIZE = ctypes.sizeof(_PLAIN)
 
 
@@ -126,40 +124,28 @@ def punch_hole(fd: int, offset: int, size: int) -> None:
     _check(_fallocate(fd, _PUNCH_HOLE, offset, size))
 
 
-def fork() -> int:
+def fork(cgroup: int = -1) -> int:
     """Fork by clone3(2) alone; gives the child's pid, and 0 in the child.
 
     What os.fork does beyond it (PyOS_AfterFork_Child, and libc's own) is to put in order what other
     threads may have been about to do: their locks, their state, pending signals of handlers. The
     processes of this package have one thread, no handlers and no at-fork functions, so that there
     is nothing to be done; doing it would cost each of them some 40 kB and 0.1 ms.
-    """
-    return _clone(_AS_PLAIN)
-
-
-def fork_sibling(cgroup: int = -1) -> int:
-    """Fork a process whose parent is ours: CLONE_PARENT, clone3(2); gives its pid, and 0 in it.
-
-    Where a seccomp filter is without clone3(2), it is our child until we end, and our parent's
-    then, if that is a reaper of orphans.
 
     Moving a process by `cgroup.procs` stops every fork and exit of the host for an RCU grace
     period, some 5 ms; being born somewhere (CLONE_INTO_CGROUP) costs nothing.
 
     Args:
-        cgroup: a descriptor of the directory of a cgroup v2 to be born in; -1: ours.
+        cgroup: a descriptor of the directory of a cgroup v2 to be born in; -1: ours. Where that is
+            refused, it is born in ours all the same, and has to enter that by itself.
     """
-    if cgroup < 0:
-        return _clone(_AS_SIBLING)
-    _BORN.cgroup = cgroup
-    pid = int(_syscall(_CLONE3, _AS_BORN, _CLONE_SIZE))
-    _check(pid)
-    return pid
-
-
-def _clone(arguments: object) -> int:
+    if cgroup >= 0:
+        _BORN.cgroup = cgroup
+        pid = int(_syscall(_CLONE3, _AS_BORN, _CLONE_SIZE))
+        if pid >= 0:
+            return pid
     try:
-        pid = int(_syscall(_CLONE3, arguments, _CLONE_SIZE))
+        pid = int(_syscall(_CLONE3, _AS_PLAIN, _CLONE_SIZE))
         _check(pid)
     except OSError as error:
         if error.errno != errno.ENOSYS:

@@ -30,7 +30,6 @@ _PLAN = {
     "own_pids": True,
     "timeout_s": None,
     "grace_s": 1.0,
-    "init": _STEPS,
     "leader": [["exec", ["/bin/sh", "-c", "echo out; echo err >&2"], {}]],
 }
 
@@ -64,7 +63,8 @@ def up() -> None:
 
 
 def _be_shim(directory: str, cgroup: object) -> None:
-    claimed = shim.prepare(_STEPS, _launching(directory, {**_PLAN, "cgroup": cgroup}))
+    connection = _launching(directory, {**_PLAN, "cgroup": cgroup})
+    claimed = shim.prepare(_STEPS, connection, os.open(directory, os.O_PATH))
     if claimed is None:
         raise OSError
     job = shim.wake(claimed)
@@ -105,7 +105,7 @@ def _connect(directory: str) -> socket.socket:
 
 def _be_launcher(directory: str, cgroup: object) -> None:
     start, _shims_start = socket_pair()
-    connection = _launching(directory, {**_PLAN, "cgroup": cgroup})
+    connection = _launching(directory, {**_PLAN, "cgroup": cgroup}, prepared=True)
     launcher.claim_for(start, (connection, *_shim()))
     _empty(directory)
 
@@ -114,23 +114,47 @@ def _be_init(directory: str, cgroup: object) -> None:
     channel, _shims_channel = socket_pair(socket.SOCK_NONBLOCK)
     start, _shims_start = socket_pair()
     signal.pthread_sigmask(signal.SIG_BLOCK, init.AWAITED)
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # for leaders, where there is no clone3(2)
-    ours = (channel, start, *socket_pair(), os.dup(0), os.dup(0))
-    connection = _launching(directory, {**_PLAN, "cgroup": cgroup, "leader": []})
+    ours = (channel, start, *socket_pair(), os.open(directory, os.O_PATH), os.dup(0), os.dup(0))
+    connection = _launching(directory, {**_PLAN, "cgroup": cgroup, "leader": _STEPS})
     init.run((connection, *_shim()), ours, (os.dup(0),), own_pids=True)
     _empty(directory)
 
 
-def _launching(directory: str, plan: dict[str, object]) -> int:
+def _launching(directory: str, plan: dict[str, object], *, prepared: bool = False) -> int:
     """Give a shim's end of a connection on which a job has come."""
     mine, supervisors = socket_pair()
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, supervisors)
-    fd = os.memfd_create("plan")
-    os.write(fd, files.encode(plan))
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))]
-    supervisor.sendmsg([protocol.pack(protocol.LAUNCH, {"dir": directory})], rights)
+    if not prepared:
+        _say(
+            supervisor,
+            protocol.PREPARE,
+            {"soon": True},
+            [_memory(_STEPS), *_cgroups(directory, plan)],
+        )
+    fds = [_memory(plan), os.open(directory, os.O_PATH)]
+    _say(supervisor, protocol.LAUNCH, {"dir": directory}, fds)
     supervisor.detach()  # closed with the others
     return mine
+
+
+def _say(supervisor: socket.socket, kind: str, body: protocol.Body, fds: list[int]) -> None:
+    packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+    supervisor.sendmsg([protocol.pack(kind, body)], rights)
+
+
+def _cgroups(directory: str, plan: dict[str, object]) -> list[int]:
+    if plan["cgroup"] is None:
+        return []
+    os.mkdir(f"{directory}/cgroup")
+    os.close(os.open(f"{directory}/cgroup.procs", os.O_CREAT))
+    return [os.open(directory, os.O_PATH)]
+
+
+def _memory(content: object) -> int:
+    fd = os.memfd_create("content")
+    os.write(fd, files.encode(content))
+    return fd
 
 
 def _shim() -> tuple[int, int]:

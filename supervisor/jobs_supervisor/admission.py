@@ -25,6 +25,7 @@ from jobs_supervisor.live import LiveJob
 from jobs_supervisor.places import Places
 from jobs_supervisor.plan import describe
 from jobs_supervisor.register import NOT_STARTED, Register, written
+from jobs_supervisor.spare import Spares
 from jobs_supervisor.store import Account, Record, Store, Write
 from jobs_supervisor.terms import Impose, Terms
 from jobs_supervisor.users import User
@@ -39,6 +40,7 @@ class Admission:
         places: for those that may run.
         terms: on which they are taken on.
         keeper: of those that are launched.
+        spares: where a shim waits for the next one.
         nursery: for the jobs' tasks.
     """
 
@@ -50,6 +52,7 @@ class Admission:
         places: Places,
         terms: Terms,
         keeper: Keeper,
+        spares: Spares,
         nursery: trio.Nursery,
     ) -> None:
         self._store = store
@@ -57,6 +60,7 @@ class Admission:
         self._places = places
         self._terms = terms
         self._keeper = keeper
+        self._spares = spares
         self._nursery = nursery
 
     async def submit(
@@ -78,7 +82,9 @@ class Admission:
         if known is not None:
             return known
         _user, granted = await self._grant(owner, request, impose)
-        live = _new(owner, request, granted)
+        at_once = self._places.has_one_for(owner, granted.limits)
+        job_id = self._spares.next_id() if at_once else str(uuid.uuid4())
+        live = _new(job_id, owner, request, granted)
         write = None
         with self._register.coming(live) as directory:
             try:
@@ -90,12 +96,15 @@ class Admission:
                     self._check(request)
                     write = self._take_on(live, account)
             finally:
-                if write is None and request.secrets:
-                    secrets.withdraw(directory)
+                if write is None:
+                    self._spares.forget(job_id)
+                    if request.secrets:
+                        secrets.withdraw(directory)
         if known is not None:
             return known
         assert write is not None, "what is not known is taken on, or refused"
         await written(write, NOT_STARTED)
+        await trio.lowlevel.checkpoint()  # the launch goes first, then the answer
         failpoint("launch.before-answer", live.job.id)
         return live.job
 
@@ -106,7 +115,7 @@ class Admission:
             JobsError: as `submit`.
         """
         user, granted = await self._grant(owner, request, impose)
-        live = _new(owner, request, granted)
+        live = _new(str(uuid.uuid4()), owner, request, granted)
         self._places.ledger.check(owner, request.spec, granted.limits)
         cgroup = self._terms.cgroup(live.job, granted.device)
         secret = str(self._register.directory(live.job.id) / files.SECRETS)
@@ -146,6 +155,8 @@ class Admission:
         self._places.ledger.check(live.job.owner, live.job.spec, live.job.limits)
         if launch := self._places.ask(live):
             self._prepare(live)
+        else:
+            self._spares.forget(live.job.id)
         failpoint("launch.before-record", live.job.id)
         write = self._register.offer(live, account)
         self._nursery.start_soon(self._take_up, live, write, launch)
@@ -159,6 +170,7 @@ class Admission:
     ) -> None:
         if not await self._register.taken(live, write):  # nobody was told that it was taken on
             self._places.leave(live)
+            self._spares.forget(live.job.id)
             secrets.withdraw(self._register.directory(live.job.id))
         elif launch:
             await self._keeper.keep(live)
@@ -186,9 +198,9 @@ class Admission:
         await self._keeper.keep(live)
 
 
-def _new(owner: str, request: Run, granted: Granted) -> LiveJob:
+def _new(job_id: str, owner: str, request: Run, granted: Granted) -> LiveJob:
     job = Job(
-        id=str(uuid.uuid4()),
+        id=job_id,
         name=request.name,
         owner=owner,
         labels=request.labels,

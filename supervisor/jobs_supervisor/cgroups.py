@@ -20,21 +20,39 @@ kernel refuses (EBUSY), and systemd gives up a restarted supervisor with 219/CGR
 not restarted (`--cgroup`, contrib/systemd), and we stay in ours. The process that keeps that unit,
 since systemd removes a cgroup that is empty, goes into OWN/keeper.
 
-The supervisor decides and writes the plan; `jobs_shim.cgroup` carries it out, and reads usage.
+The supervisor decides, makes the directories and sets the limits; a job's launcher is born in them,
+its shim removes them (`jobs_shim.cgroup`).
 """
 
 import errno
 import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import structlog
 from attrs import field, frozen
 
 from jobs_proto.errors import JobsError
 from jobs_proto.job import Limits, parse_cpuset
+from jobs_shim.cgroup import Cgroup, write
+from jobs_shim.steps import StepError
 from jobs_supervisor.users import User, reach
 
 PERIOD_US = 100_000
 """Over which `cpus` is enforced: the kernel's default, sched-bwc.rst."""
+
+STRAY_S = 5.0
+"""How long who waits for a job may take to end, after the supervisor has."""
+
+CLEARINGS = 3
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+"""What does not say that a cgroup cannot be had."""
+
+log = structlog.get_logger()
 
 V1_NAMES = {
     "cpu": ("cpu", "cpuacct"),
@@ -125,6 +143,23 @@ class Tree:
                 directories += [[name, str(path / job_id), []] for name, path in others]
         return {"unified": self.unified, "directories": directories}
 
+    def strays(self, known: Iterable[str]) -> list[dict[str, object]]:
+        """Give, as `plan`, the cgroups that are of no job.
+
+        A supervisor that was killed leaves those of the shim that waited for its next job.
+
+        Args:
+            known: ids of the jobs that have not ended.
+        """
+        if self.track is None:
+            return []
+        ours = [self.track, *(path for path in self.directories() if path != self.track)]
+        names = {each.name for path in ours for each in path.iterdir() if each.is_dir()}
+        return [
+            {"unified": self.unified, "directories": [["", str(p / name), []] for p in ours]}
+            for name in sorted(names - set(known))
+        ]
+
 
 ALWAYS = ("cpu", "memory", "pids")
 """Hierarchies of v1 that every job is in, so that what it uses is known."""
@@ -174,6 +209,91 @@ def _files_v1(limits: Limits, device: str | None) -> dict[str, list[list[str]]]:
         if getattr(limits, name) is not None
     ]
     return files
+
+
+def make(plan: dict[str, Any] | None) -> list[int]:
+    """Make a job's cgroups, without limits; those that are there are taken as they are.
+
+    Args:
+        plan: of `Tree.plan`; None: none.
+
+    Returns:
+        Descriptors of their directories, the v2 one first.
+
+    Raises:
+        StepError: one cannot be made; those that were made are gone.
+        OSError: there are too few descriptors, or too little memory, now.
+    """
+    fds: list[int] = []
+    made: list[str] = []
+    for _, path, _ in plan["directories"] if plan else ():
+        try:
+            with suppress(FileExistsError):
+                _make_directory(path)
+                made.append(path)
+            fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError as error:
+            for fd in fds:
+                os.close(fd)
+            for path_made in made:
+                os.rmdir(path_made)  # noqa: PTH106
+            if error.errno in SHORTAGES:
+                raise
+            raise StepError("cgroup", error.errno or 0, error.filename) from None
+    return fds
+
+
+def limit(plan: dict[str, Any] | None) -> None:
+    """Set a job's limits; from outside of it, for its own are not for it to set (`nsdelegate`).
+
+    Raises:
+        StepError: one cannot be set.
+    """
+    try:
+        for _, path, values in plan["directories"] if plan else ():
+            for name, value in values:
+                write(f"{path}/{name}", value)
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
+        raise StepError("cgroup", error.errno or 0, error.filename) from None
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path)  # noqa: PTH102  # for each launch
+    except FileNotFoundError:  # somebody has removed ours
+        os.makedirs(path)  # noqa: PTH103
+
+
+def clear(plan: dict[str, object] | None) -> None:
+    """End what is in a job's cgroups, and remove them; waits for that.
+
+    Raises:
+        OSError: there are processes that outlive SIGKILL.
+    """
+    cgroup = Cgroup(plan)
+    for _ in range(CLEARINGS):  # somebody may be born there just before it is removed
+        cgroup.kill()
+        if not cgroup.wait_empty():
+            raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
+        cgroup.remove()
+        if cgroup.track is None or not os.path.exists(cgroup.track):  # noqa: PTH110
+            return
+    raise OSError(f"{cgroup.track} cannot be removed")
+
+
+def remove_strays(plans: list[dict[str, object]]) -> None:
+    """Remove cgroups that are of no job, once they are empty; who is in one is left alone."""
+    end = time.monotonic() + STRAY_S
+    for cgroup in map(Cgroup, plans):
+        try:
+            if cgroup.wait_empty(end - time.monotonic()):
+                cgroup.remove()
+            else:
+                log.warning("processes in a cgroup of no known job", cgroup=cgroup.track)
+        except OSError as error:  # somebody else removes it
+            log.warning("cannot remove a cgroup", cgroup=cgroup.track, why=error.strerror)
 
 
 def _quota(cpus: float) -> int:

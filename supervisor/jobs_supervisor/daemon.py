@@ -25,7 +25,7 @@ from jobs_proto.errors import JobsError
 from jobs_supervisor import dev, isolation
 from jobs_supervisor.access import Access, load_access
 from jobs_supervisor.audit import Audit
-from jobs_supervisor.cgroups import Tree, survey
+from jobs_supervisor.cgroups import Tree, remove_strays, survey
 from jobs_supervisor.config import ServerSettings, Settings, host_and_port, load
 from jobs_supervisor.dispatch import Dispatcher
 from jobs_supervisor.forkserver import ForkServer
@@ -199,6 +199,9 @@ async def _start_jobs(
     forkserver = ForkServer(first)
     nursery.start_soon(forkserver.run, tree.shims)
     unfinished = store.unfinished()  # while it gets ready, which takes as long
+    strays = tree.strays(record.job.id for record in unfinished)
+    removal = partial(trio.to_thread.run_sync, remove_strays, strays, abandon_on_cancel=True)
+    nursery.start_soon(removal)
     await forkserver.ready()
     terms = _find_terms(settings, config, forkserver, tree)
     jobs = Jobs(

@@ -4,16 +4,14 @@ It is one process of `python -m jobs_shim`. Its death ends no job: shims are on 
 fork on. A launch that came to nothing, because it or the shim died, is asked for again by the task
 that owns the job, which looks at the job's directory first (`jobs_supervisor.recover`).
 
-One shim is asked for ahead, when a job has been launched and there is time: three of the four
-forks of the next launch are over by the time that it comes. It has touched nothing, and ends with
-our connection to it. Where there is none, in a burst of launches, one is asked for and told at
-once.
+One shim is asked for ahead, when a job has been launched and there is time, and prepared as far as
+that goes without a job (`jobs_supervisor.spare`). It ends with our connection to it. Where there is
+none, in a burst of launches, one is asked for and told at once.
 """
 
+import array
 import os
 import socket
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -23,15 +21,15 @@ from jobs_proto import files
 from jobs_proto import shim as protocol
 from jobs_proto.errors import JobsError
 from jobs_proto.failpoint import failpoint
+from jobs_supervisor import cgroups
+from jobs_supervisor.isolation import Step
+from jobs_supervisor.spare import Plan, Shape, Spares
 from jobs_supervisor.spawn import Spawned, spawn
 
 HELLO_S = 20.0
 """How long it may take to import its modules and find out what the host gives."""
 
 RESTART_S = 0.2
-
-LULL_S = 0.05
-"""So long a launch, and a short job's end, have the processors before the next shim is forked."""
 
 FIRST_TRIES = 3
 """How often it may fail before it has ever served; then this host cannot run jobs."""
@@ -55,13 +53,12 @@ class ForkServer:
         self._socket: trio.socket.SocketType | None = None
         self._ready = trio.Event()
         self._asking = trio.Lock()
-        self._enter: object = None  # of the last launch
-        self._spare: tuple[object, socket.socket | None] = None, None  # what it has entered; it
-        self._wanted = trio.Event()
-        self._resting = trio.Event()
+        self._ahead: tuple[list[Step], int] = [], _memory([])  # as it was last sent
+        self._nowhere = os.open("/", os.O_PATH | os.O_CLOEXEC)
         self.mode = ""
         self.why = ""
         self.pid = 0
+        self.spares = Spares(self._ask)
 
     async def run(self, cgroup: Path | None) -> None:
         """Keep one running.
@@ -69,9 +66,12 @@ class ForkServer:
         Args:
             cgroup: where it, and so every shim, belongs; None: where we are.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_spare)
-            await self._keep_running(cgroup)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.spares.run)
+                await self._keep_running(cgroup)
+        finally:
+            _close([self._ahead[1], self._nowhere])
 
     async def _keep_running(self, cgroup: Path | None) -> None:
         failures = 0
@@ -104,17 +104,14 @@ class ForkServer:
             self.mode, self.why = str(hello["mode"]), str(hello["why"])
             self._socket = connection
             self._ready.set()
-            if self._enter is not None:
-                self._wanted.set()
+            self.spares.want()
             await trio.lowlevel.wait_readable(process)  # it has ended
         finally:
             if self._ready.is_set():  # else there are launches that wait for this very event
                 self._ready = trio.Event()
             self._socket = None
             connection.close()  # it ends by itself at the end of its connection
-            if self._spare[1] is not None:
-                self._spare[1].close()
-            self._spare = None, None
+            self.spares.discard()
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.wait_readable(process)
             os.waitpid(spawned.pid, 0)  # noqa: ASYNC222  # it has ended: this does not wait
@@ -126,7 +123,7 @@ class ForkServer:
             await self._ready.wait()
         return self._socket
 
-    async def launch(self, directory: Path, plan: dict[str, object]) -> trio.socket.SocketType:
+    async def launch(self, directory: Path, plan: Plan) -> trio.socket.SocketType:
         """Have a shim launch a job; give our end of the connection to it.
 
         Args:
@@ -134,85 +131,85 @@ class ForkServer:
             plan: goes by memfd, for it may be larger than a packet.
 
         Raises:
+            StepError: its cgroups cannot be made, or given its limits.
             OSError: fork server or shim has died; whether it launched must be found out.
         """
-        shim = await self._take(plan["shim"])
+        shim = await self.spares.take(str(plan["job"]), Shape.of(plan))
+        fds = []
         try:
+            cgroups.limit(plan["cgroup"])  # type: ignore[arg-type]
+            failpoint("launch.limited", directory.name)
+            fds.append(_memory(plan))
+            fds.append(os.open(directory, os.O_PATH | os.O_DIRECTORY))
+            failpoint("launch.before-ask", directory.name)
             packet = protocol.pack(protocol.LAUNCH, {"dir": str(directory)})
-            with os.fdopen(os.memfd_create("jobs-plan", os.MFD_CLOEXEC), "wb") as memory:
-                memory.write(files.encode(plan))
-                memory.flush()
-                failpoint("launch.before-ask", directory.name)
-                socket.send_fds(shim, [packet], [memory.fileno()])  # it has room
+            socket.send_fds(shim, [packet], fds)  # it has room
         except BaseException:
             shim.close()
             raise
-        self._wanted.set()
+        finally:
+            _close(fds)
+        self.spares.want()
         return trio.socket.from_stdlib_socket(shim)
 
-    def rest(self) -> None:
-        """A job has ended: there is time to have a shim forked for the next one."""
-        self._resting.set()
-
-    async def _take(self, enter: object) -> socket.socket:
-        """Give our connection to a shim that waits for a job: the spare, if it fits."""
-        self._enter = enter
-        entered, spare = self._spare
-        self._spare = None, None
-        if spare is not None:
-            if entered == enter and _waits(spare):
-                return spare
-            spare.close()
-        return await self._ask(enter)
-
-    async def _keep_spare(self) -> None:
-        """Ask for another when there is none; without one, a launch only takes longer."""
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            self._resting = trio.Event()
-            with trio.move_on_after(LULL_S):
-                await self._resting.wait()
-            if self._spare[1] is None:
-                enter = self._enter
-                with suppress(OSError):
-                    self._spare = enter, await self._ask(enter)
-
-    async def _ask(self, enter: object) -> socket.socket:
-        """Have a shim forked.
+    async def _ask(self, shape: Shape, *, soon: bool) -> socket.socket:
+        """Have a shim forked; give our end of the connection to it.
 
         Args:
-            enter: the steps that come before its own fork of init.
+            shape: what it is to be prepared for.
+            soon: the job follows at once.
 
         Raises:
-            OSError: the fork server died just now.
+            StepError: its cgroups cannot be made.
+            OSError: the fork server died just now, or there is too little of something.
         """
         async with self._asking:  # only one task may wait for a socket that is full
             connection = await self.ready()
+            fds: list[int] = []
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with its:
                 try:
-                    rights = (
-                        socket.SOL_SOCKET,
-                        socket.SCM_RIGHTS,
-                        its.fileno().to_bytes(4, sys.byteorder),
+                    fds = cgroups.make(shape.cgroup)
+                    failpoint("launch.cgroup-made")
+                    given = [self._memory_of(shape.ahead), *fds]
+                    prepare = protocol.pack(protocol.PREPARE, {"soon": soon})
+                    socket.send_fds(ours, [prepare], given)
+                    packet = protocol.pack(protocol.FORK, {"enter": shape.enter})
+                    rights = array.array("i", [its.fileno(), fds[0] if fds else self._nowhere])
+                    await connection.sendmsg(
+                        [packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
                     )
-                    packet = protocol.pack(protocol.FORK, {"enter": enter})
-                    await connection.sendmsg([packet], [rights])
+                except trio.ClosedResourceError:
+                    ours.close()
+                    raise ConnectionResetError("the fork server ended") from None
                 except BaseException:
                     ours.close()
                     raise
+                finally:
+                    _close(fds)
         return ours
 
+    def _memory_of(self, ahead: list[Step]) -> int:
+        """Give a memfd that holds steps; most jobs have the same."""
+        sent, memory = self._ahead
+        if sent != ahead:
+            self._ahead = ahead, _memory(ahead)
+            os.close(memory)
+        return self._ahead[1]
 
-def _waits(shim: socket.socket) -> bool:
-    """Whether a shim still waits for a job: until then it says nothing, but why it has ended."""
+
+def _memory(content: object) -> int:
+    """Give a memfd that holds something, encoded."""
+    fd = os.memfd_create("jobs-plan", os.MFD_CLOEXEC)
     try:
-        said = shim.recv(protocol.MAX_PACKET, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # it was killed
-    if said:
-        log.warning("no shim could be forked ahead", why=protocol.unpack(said)[1].get("why"))
-    return False
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(files.encode(content))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

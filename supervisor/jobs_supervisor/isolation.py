@@ -1,4 +1,4 @@
-"""From `Isolation` to steps: what the leader does before its command.
+"""From `Isolation` to steps: what the launcher does before it becomes the leader.
 
 The steps are those of `jobs_shim.mounts` and `jobs_shim.confine`.
 
@@ -210,10 +210,19 @@ def _namespaced(isolation: Isolation) -> list[str]:
 # -- the file system -------------------------------------------------------------------------
 
 
+def is_usual(isolation: Isolation) -> bool:
+    """Whether a job asks for no mounts of its own: what it sees can then be made ahead of it."""
+    asked = isolation.binds, isolation.rootfs, isolation.read_only
+    return not any((*asked, isolation.secrets, isolation.tmpfs))
+
+
 def mount_steps(
     isolation: Isolation, user: User, walls: Walls, settings: JobSettings, secrets: str
-) -> list[Step]:
-    """Give the steps that make the job's view of the file system.
+) -> tuple[list[Step], list[Step]]:
+    """Give the steps that make the job's view of the file system: ahead of the job, and for it.
+
+    What hides the supervisor's paths comes after the job's own /proc, /sys and /tmp where nothing
+    of the host's is mounted anew; else before that.
 
     Args:
         isolation: what was asked for.
@@ -222,18 +231,22 @@ def mount_steps(
         settings: sizes.
         secrets: the file that holds the secrets, if there are some.
     """
+    cover: Step = ["cover", list(walls.hidden)]
+    kernel = _kernel_steps(isolation, walls)
+    private = _private_steps(isolation, walls, settings)
+    if is_usual(isolation):
+        return [*kernel, *private, cover], []
     who: object = [user.uid, user.gid, list(user.groups)] if walls.root else None
     steps: list[Step] = []
     if isolation.secrets:
         steps.append(["secrets", "secrets", secrets, user.uid, user.gid])
         if isolation.rootfs is None:
             steps.append(["make_directory", SECRETS])
-    steps.append(["cover", list(walls.hidden)])
-    steps += _kernel_steps(isolation, walls)
+    steps += [cover, *kernel]
     binds = [parse_bind(text) for text in isolation.binds]
     steps += [["take", bind.target, bind.source, who] for bind in binds]
     steps += _root_steps(isolation, who)
-    steps += _private_steps(isolation, walls, settings)
+    steps += private
     own: list[tuple[str, Step]] = [
         (bind.target, ["bind", bind.target, bind.target, bind.read_only]) for bind in binds
     ]
@@ -245,7 +258,7 @@ def mount_steps(
         steps.append(["bind", "secrets", SECRETS, True])
     if isolation.rootfs is not None:
         steps.append(["pivot"])
-    return steps
+    return [], steps
 
 
 def _kernel_steps(isolation: Isolation, walls: Walls) -> list[Step]:
@@ -332,19 +345,19 @@ def rights_steps(isolation: Isolation, user: User, walls: Walls) -> list[Step]:
     if walls.root:
         steps.append(["user", user.uid, user.gid, list(user.groups)])
     steps.append(["capabilities", bits, user.uid != 0])
-    if not isolation.privileged:
-        steps.append(["no_new_privs"])
     return steps
 
 
 def filter_steps(isolation: Isolation, user: User, walls: Walls) -> list[Step]:
-    """Give the last step before the command: the system call filter."""
-    if isolation.privileged or not walls.filter:
+    """Give the steps that no program gets past: no new privileges, and the system call filter."""
+    if isolation.privileged:
         return []
+    if not walls.filter:
+        return [["no_new_privs"]]
     given = frozenset(map(capability, isolation.cap_add))
     lifted = names_of(walls.capabilities) if ALL in given else given
     lifted &= kept_capabilities(isolation, user, walls)
-    return [["seccomp", seccomp.of_this_machine(lifted)]]
+    return [["no_new_privs"], ["seccomp", seccomp.of_this_machine(lifted)]]
 
 
 # -- in words --------------------------------------------------------------------------------

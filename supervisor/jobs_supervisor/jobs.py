@@ -85,6 +85,7 @@ class Jobs:
             places=places,
             terms=terms,
             keeper=self._keeper,
+            spares=forkserver.spares,
             nursery=nursery,
         )
         self.control = Control(

@@ -21,11 +21,13 @@ from jobs_proto.failpoint import failpoint
 from jobs_proto.job import timestamp
 from jobs_proto.phases import TABLE, Event, Phase
 from jobs_shim.cgroup import Cgroup
-from jobs_supervisor import outcome, reattach
+from jobs_shim.steps import StepError
+from jobs_supervisor import cgroups, outcome, reattach
 from jobs_supervisor.ending import Ending
 from jobs_supervisor.forkserver import ForkServer
 from jobs_supervisor.link import ShimLink, connect
 from jobs_supervisor.live import LiveJob
+from jobs_supervisor.plan import explain
 from jobs_supervisor.reattach import Reattachment
 from jobs_supervisor.recover import Verdict, exit_record, judge
 from jobs_supervisor.register import Register
@@ -123,12 +125,18 @@ class Keeper:
             return
         secret = str(directory / files.SECRETS)
         plan = self._terms.plan(live.job, user, live.record.cgroup, secret)
-        sock = await self._forkserver.launch(directory, plan)
+        try:
+            sock = await self._forkserver.launch(directory, plan)
+        except StepError as error:
+            await self._fail(live, explain(error.step, error.errno, error.path))
+            return
         failpoint("launch.asked", live.job.id)
         self._reattachment.found(live, reattach.LAUNCHED)
         await self._tend(live, ShimLink(sock))
 
     async def _fail(self, live: LiveJob, why: str) -> None:
+        self._forkserver.spares.forget(live.job.id)
+        await trio.to_thread.run_sync(cgroups.clear, live.record.cgroup)
         job = outcome.never_started(live.job, time.time_ns(), by=None, error=why)
         await self._ending.conclude(live, job)
 
@@ -183,7 +191,7 @@ class Keeper:
         elif kind == protocol.USAGE:
             live.measured(outcome.usage(body["usage"]), outcome.output(body["output"]))  # type: ignore[arg-type]
         elif kind == protocol.EXITED:
-            self._forkserver.rest()
+            self._forkserver.spares.rest()
             self._ending.tell(live, outcome.finished(live.job, body))
         elif kind == protocol.REFUSED:
             log.warning("a shim refused a launch", job=live.job.id, why=body["why"])
@@ -206,12 +214,8 @@ class Keeper:
     async def _bury(self, live: LiveJob) -> None:
         """Its shim died without a record: see that nothing of it is left, then say so."""
         failpoint("lost.before-kill", live.job.id)
-        if live.record.cgroup is not None:
-            cgroup = Cgroup(live.record.cgroup)
-            cgroup.kill()
-            failpoint("lost.killed", live.job.id)
-            if not await trio.to_thread.run_sync(cgroup.wait_empty):
-                raise OSError(f"processes in {cgroup.track} outlive SIGKILL")
-            cgroup.remove()
+        Cgroup(live.record.cgroup).kill()
+        failpoint("lost.killed", live.job.id)
+        await trio.to_thread.run_sync(cgroups.clear, live.record.cgroup)
         failpoint("lost.removed", live.job.id)
         await self._ending.lose(live, "its shim was killed, and the job with it")

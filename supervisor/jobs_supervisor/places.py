@@ -9,6 +9,7 @@ given a place is the business of `jobs_supervisor.admission`, which is woken whe
 import trio
 
 from jobs_proto.errors import JobsError
+from jobs_proto.job import Limits
 from jobs_supervisor.config import JobSettings
 from jobs_supervisor.live import LiveJob
 from jobs_supervisor.queue import Queue
@@ -46,10 +47,14 @@ class Places:
                 "try again later",
             )
 
+    def has_one_for(self, owner: str, limits: Limits) -> bool:
+        """Whether a new job would be given one now."""
+        return not self._queue and self._has_room(owner, limits)
+
     def ask(self, live: LiveJob) -> bool:
         """Give a new job a place, if there is one and nobody waits; else it counts as waiting."""
         self.ledger.wait(live)
-        if self._queue or not self._has_room(live):
+        if not self.has_one_for(live.job.owner, live.job.limits):
             return False
         self.ledger.place(live)
         return True
@@ -77,12 +82,11 @@ class Places:
 
     def next(self) -> LiveJob | None:
         """Give the next job of the queue a place; None: nobody waits, or there is no place."""
-        live = self._queue.pop(self._has_room)
+        live = self._queue.pop(lambda live: self._has_room(live.job.owner, live.job.limits))
         if live is not None:
             self.ledger.place(live)
         return live
 
-    def _has_room(self, live: LiveJob) -> bool:
-        return len(self.ledger.places) < self._settings.max_running and self.ledger.has_room(
-            live.job.owner, live.job.limits
-        )
+    def _has_room(self, owner: str, limits: Limits) -> bool:
+        free = len(self.ledger.places) < self._settings.max_running
+        return free and self.ledger.has_room(owner, limits)

@@ -70,13 +70,17 @@ def make_plan(
         secrets: the file that holds the job's secrets.
     """
     spec = job.spec
-    leader: list[Step] = [["umask", 0o022]]
+    ahead, leader = _namespace_steps(spec, host), _name_steps(spec, host, job.id)
     if host.mode != NONE:
-        # The leader is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
-        leader.append(["unshare", CLONE_NEWCGROUP])
-        leader += isolation.mount_steps(spec.isolation, user, walls, settings, secrets)
+        first, then = isolation.mount_steps(spec.isolation, user, walls, settings, secrets)
+        ahead += first
+        leader += then
     env = environment(spec, user, job.id, settings.path)
-    leader += _leader_steps(spec, user, walls, job.limits, env)
+    leader += _leader_steps(spec, user, walls, job.limits)
+    barred = isolation.filter_steps(spec.isolation, user, walls)
+    # The filter forbids to mount, and allows all that is left to do.
+    (ahead if isolation.is_usual(spec.isolation) else leader).extend(barred)
+    leader.append(["exec", list(spec.argv), env])
     return {
         "job": job.id,
         "boot": boot,
@@ -86,7 +90,7 @@ def make_plan(
         "output": [job.limits.output_max_bytes, spec.output_policy],
         "grace_s": settings.grace_s,
         "shim": _shim_steps(host),
-        "init": _init_steps(spec, host, job.id),
+        "ahead": ahead,
         "leader": leader,
     }
 
@@ -104,33 +108,36 @@ def _shim_steps(host: Host) -> list[Step]:
     ]
 
 
-def _init_steps(spec: Spec, host: Host, job_id: str) -> list[Step]:
+def _namespace_steps(spec: Spec, host: Host) -> list[Step]:
+    steps: list[Step] = [["umask", 0o022]]
     if host.mode == NONE:
-        return []
-    namespaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
-    steps: list[Step] = [
-        ["unshare", namespaces],
+        return steps
+    # The launcher is born in its cgroup: that becomes the namespace's root, cgroup_namespaces(7).
+    namespaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+    without_network = spec.isolation.network == NO_NETWORK
+    steps += [
+        ["unshare", namespaces | CLONE_NEWNET if without_network else namespaces],
         # A slave: what the host unmounts goes away here too, and nothing goes the other way.
         ["mount", "none", "/", "", MS_REC | MS_SLAVE, ""],
-        ["sethostname", spec.isolation.hostname or f"job-{job_id[:12]}"],
     ]
-    if spec.isolation.network == NO_NETWORK:
-        steps[0] = ["unshare", namespaces | CLONE_NEWNET]
+    if without_network:
         steps.append(["loopback"])
     return steps
 
 
-def _leader_steps(
-    spec: Spec, user: User, walls: Walls, limits: Limits, env: dict[str, str]
-) -> list[Step]:
+def _name_steps(spec: Spec, host: Host, job_id: str) -> list[Step]:
+    if host.mode == NONE:
+        return []
+    return [["sethostname", spec.isolation.hostname or f"job-{job_id[:12]}"]]
+
+
+def _leader_steps(spec: Spec, user: User, walls: Walls, limits: Limits) -> list[Step]:
     own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     hard = limits.nofile or min(NOFILE[1], own_hard)
     return [
         ["rlimit", resource.RLIMIT_NOFILE, limits.nofile or min(NOFILE[0], hard), hard],
         *isolation.rights_steps(spec.isolation, user, walls),
         ["chdir", spec.cwd],  # as the user: a directory that it may not enter is an error
-        *isolation.filter_steps(spec.isolation, user, walls),
-        ["exec", list(spec.argv), env],
     ]
 
 
@@ -173,8 +180,8 @@ def describe(plan: dict[str, object]) -> list[dict[str, object]]:
     """
     return [
         {"by": who, "step": [_plain(argument) for argument in step], "text": _line(step)}
-        for who in ("shim", "init", "leader")
-        for step in plan[who]  # type: ignore[attr-defined]
+        for who, part in (("shim", "shim"), ("leader", "ahead"), ("leader", "leader"))
+        for step in plan[part]  # type: ignore[attr-defined]
     ]
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LOW = 0xFFFF_FFFF
 
+_BINARY_TREE = 2
+"""Of the system calls, and not a chain: the kernel goes through it for each number at load time."""
+
 DENIED: Final = MappingProxyType(
     {
         "SYS_ADMIN": (
@@ -93,6 +96,7 @@ def compiled(machine: str, lifted: frozenset[str]) -> bytes:
     try:
         bpf = library.SyscallFilter(library.ALLOW)
         bpf.set_attr(library.Attr.ACT_BADARCH, library.ERRNO(errno.ENOSYS))
+        bpf.set_attr(library.Attr.CTL_OPTIMIZE, _BINARY_TREE)
         _set_architectures(library, bpf, machine)
         for action, name, *arguments in _rules(library, lifted):
             bpf.add_rule(library.ERRNO(action), name, *arguments)

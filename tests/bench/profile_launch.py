@@ -36,7 +36,7 @@ class Launch(NamedTuple):
 
 
 async def launches(supervisor: harness.Supervisor, count: int) -> list[Launch]:
-    """Run `TRUE` so often, each when all of the last one is over."""
+    """Run `TRUE` so often, each when all of the last one is over, and what it left to do done."""
     found = []
     async with supervisor.client() as client:
         for _ in range(WARM_UPS + count):
@@ -47,6 +47,7 @@ async def launches(supervisor: harness.Supervisor, count: int) -> list[Launch]:
             found.append(Launch(asked, answered, time.monotonic_ns()))
             assert job.outcome == "completed", f"it ended {job.outcome}: {job.exit}"
             proctable.wait_gone(supervisor.shim(job), harness.SHIM_END_S)
+            await supervisor.prepared()
     return found[WARM_UPS:]
 
 

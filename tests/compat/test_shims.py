@@ -111,7 +111,8 @@ async def orphaned(supervisor):
         os.kill(supervisor.shim(job), signal.SIGKILL)  # and its init with it, and the job
         assert await in_thread(shims.gone, init)
         for cgroup in supervisor.job_cgroups():
-            cgroup.rmdir()  # as the shim would have done
+            if cgroup.name == job.id:
+                cgroup.rmdir()  # as the shim would have done
         yield client, job, supervisor.job_directory(job)
 
 

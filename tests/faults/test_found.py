@@ -105,11 +105,10 @@ async def test_a_shim_may_die_with_its_socket_made_and_its_identity_not_written(
     ("point", "outcome"),
     [
         ("launcher.forked", "completed"),  # launched again
+        ("launcher.ready", "completed"),
         ("launcher.locked", "completed"),
         ("launcher.identified", "lost"),
         ("launcher.told", "start_failed"),
-        ("launcher.cgroup-made", "start_failed"),
-        ("launcher.leader-forked", "completed"),  # nobody needs it any more
     ],
 )
 async def test_a_launcher_may_die_anywhere(supervisor, point, outcome):

@@ -259,8 +259,32 @@ class Supervisor:
         return [path / name for path in own_cgroups() if (path / name).exists()]
 
     def job_cgroups(self) -> list[Path]:
-        """Give the cgroups of jobs that are there now."""
-        return [job for base in self.cgroups() for job in base.iterdir() if job.is_dir()]
+        """Give the cgroups of jobs that are there now, but for the one that waits for the next."""
+        waiting = self.waiting_for() if self.running else None
+        found = [job for base in self.cgroups() for job in base.iterdir() if job.is_dir()]
+        return [path for path in found if path.name != waiting]
+
+    def waiting_for(self, *, prepared: bool = False) -> str | None:
+        """Give the id of the job that a launcher waits for, as its cgroup says; None: none does.
+
+        If it is to be prepared, it has all that it can have before the job.
+        """
+        for process in proctable.descendants(self.forkserver()):
+            if process.comm == "jobs-launcher":
+                with contextlib.suppress(*proctable.GONE):
+                    about = Path(f"/proc/{process.pid}")
+                    lines = (about / "cgroup").read_text().splitlines()
+                    name = next(line for line in lines if line.startswith("0::")).rpartition("/")[2]
+                    last = "Seccomp:\t2" in (about / "status").read_text()
+                    if (last or not prepared) and not (self.state / "jobs" / name).exists():
+                        return name
+        return None
+
+    async def prepared(self) -> None:
+        """Wait until what can be done ahead of the next job is done."""
+        with trio.fail_after(SHIM_END_S):
+            while self.waiting_for(prepared=True) is None:
+                await trio.sleep(0.01)
 
     def leftovers(self) -> list[str]:
         """Give what lives on of jobs that have all ended: shims, inits, processes, cgroups."""
@@ -276,7 +300,10 @@ class Supervisor:
         ]
         ids = {f"JOBS_JOB_ID={directory.name}".encode() for directory in directories}
         found += [f"process {pid} of a job" for pid in proctable.with_environment(ids)]
-        return found + [f"cgroup {directory}" for directory in self.job_cgroups()]
+        end = time.monotonic() + SHIM_END_S
+        while (cgroups := self.job_cgroups()) and time.monotonic() < end:
+            time.sleep(0.01)  # of a shim that was not needed
+        return found + [f"cgroup {directory}" for directory in cgroups]
 
     def end(self) -> list[str]:
         """Kill all jobs and stop; give what is left over then."""

@@ -216,37 +216,45 @@ class ForkServer:
             directory.mkdir(0o700)
         cgroup = self.cgroup / directory.name if self.cgroup else None
         plan = self._plan(argv, cgroup, **changes)
-        memory = os.memfd_create("plan")
-        os.write(memory, plan if isinstance(plan, bytes) else files.encode(plan))
-        shim = self.fork(changes.get("shim"))
-        self._say(shim, memory, protocol.LAUNCH, {"dir": str(directory)})
-        os.close(memory)
+        shim = self.fork(changes.get("shim"), self._ahead(changes), cgroup, soon=True)
+        with contextlib.ExitStack() as opened:
+            fds = [_memory(plan, opened), _directory(directory, opened)]
+            self._say(shim, fds, protocol.LAUNCH, {"dir": str(directory)})
         job = Job(directory, cgroup, shim, self.keep)
         self.jobs.append(job)
         return job
 
-    def fork(self, enter=None) -> socket.socket:
+    def fork(self, enter=None, ahead=(), cgroup=None, *, soon=False) -> socket.socket:
         """Have a shim forked that waits for a job; give our end of the connection to it."""
         if enter is None:
             enter = [["unshare", CLONE_NEWPID]] if self.isolated else []
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            self._say(self.connection, its.fileno(), protocol.FORK, {"enter": enter})
+        with its, contextlib.ExitStack() as opened:
+            given = [_memory(list(ahead), opened)]
+            if cgroup is not None:
+                cgroup.mkdir(parents=True, exist_ok=True)
+                given.append(_directory(cgroup, opened))
+            self._say(ours, given, protocol.PREPARE, {"soon": soon})
+            fds = [its.fileno(), given[-1]]  # a memfd is no birthplace
+            self._say(self.connection, fds, protocol.FORK, {"enter": enter})
         return ours
 
-    def _say(self, connection, fd, kind, body):
+    def _say(self, connection, fds, kind, body):
         packet = protocol.pack(kind, body)
         self.keep("supervisor", packet)
-        socket.send_fds(connection, [packet], [fd])
+        socket.send_fds(connection, [packet], fds)
 
-    def _plan(self, argv, place, *, plan=None, cwd="/", before=(), env=None, **changes):
-        if plan is not None:
-            return plan
+    def _ahead(self, changes):
         mounts = [
             ["unshare", CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS],
             ["mount", "none", "/", "", MS_REC | MS_PRIVATE, ""],
             ["mount", "proc", "/proc", "proc", MS_SAFE, ""],
         ]
+        return changes.get("ahead", mounts if self.isolated else [])
+
+    def _plan(self, argv, place, *, plan=None, cwd="/", before=(), env=None, **changes):
+        if plan is not None:
+            return plan
         directories = [["unified", str(place), []]]
         return {
             "job": "a-job",
@@ -255,7 +263,6 @@ class ForkServer:
             "own_pids": self.isolated,
             "timeout_s": None,
             "grace_s": 5.0,
-            "init": mounts if self.isolated else [],
             "leader": [
                 *([["user", NOBODY, NOBODY, [NOBODY]]] if self.isolated else []),
                 *before,
@@ -283,6 +290,25 @@ class ForkServer:
                 (entry / "cgroup.kill").write_text("1")
                 _remove(entry)
             _remove(self.cgroup)
+
+
+def _memory(content, opened) -> int:
+    fd = os.memfd_create("content")
+    opened.callback(os.close, fd)
+    os.write(fd, content if isinstance(content, bytes) else files.encode(content))
+    return fd
+
+
+def _directory(path, opened) -> int:
+    """Open a directory; one that is not there as one that has been removed since."""
+    missing = not path.exists()
+    if missing:
+        path.mkdir()
+    fd = os.open(path, os.O_PATH)
+    opened.callback(os.close, fd)
+    if missing:
+        path.rmdir()
+    return fd
 
 
 def _remove(cgroup: Path) -> None:

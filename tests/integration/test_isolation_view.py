@@ -251,7 +251,7 @@ async def test_a_dry_run_starts_nothing(apart, tmp_path):
     assert (said.returncode, said.stderr) == (0, b"")
     lines = [line.split() for line in said.stdout.decode().splitlines()]
     assert lines[0] == ["shim", "unshare", "pid"]
-    assert ["init", "loopback"] in lines
+    assert ["leader", "loopback"] in lines
     assert any(line[1:4] == ["place", "proc", "/proc"] for line in lines)
     assert lines[-1][:4] == ["leader", "exec", "ls", "-l"]
     raw = await harness.in_thread(

@@ -106,15 +106,11 @@ def test_a_kill_while_the_job_starts(server):
         assert (record["killed_by"], record["error"]) == ("tester", None)
 
 
-@pytest.mark.root
-def test_a_kill_of_a_leader_that_is_stopped_before_init_knows_of_it(plain):
-    place = shims.v2_parent() / f"jobs-test-{os.getpid()}-frozen"
-    place.mkdir()
-    (place / "cgroup.freeze").write_text("1")
-    cgroup = {"unified": False, "directories": [["unified", str(place), []]]}
-    job = plain.launch(["sleep", "1000"], cgroup=cgroup)
-    job.cgroup = place
-    assert _until((place / "cgroup.procs").read_text)
+def test_a_kill_of_a_launcher_that_hangs_before_init_knows_of_it(plain, tmp_path):
+    os.mkfifo(tmp_path / "nobody-writes")
+    hang = ["secrets", "s", str(tmp_path / "nobody-writes"), 0, 0]
+    job = plain.launch(["sleep", "1000"], before=[hang])
+    assert _until((job.directory / files.IDENTITY).exists)
     job.kill()
     record = job.end()
     assert (record["status"], record["started_ns"]) == (signal.SIGKILL, None)

@@ -43,8 +43,8 @@ def test_a_job_runs_and_ends_with_its_status(server):
         (["passwd"], {"env": {"PATH": "/etc"}}, ["exec", errno.EACCES, "passwd"]),
         (["true"], {"cwd": "/no/where"}, ["chdir", errno.ENOENT, "/no/where"]),
         (["true"], {"shim": [["unshare", 1 << 31]]}, ["unshare", errno.EINVAL, None]),
-        (["true"], {"init": [["chdir", "/no/where"]]}, ["chdir", errno.ENOENT, "/no/where"]),
-        (["true"], {"init": [["mount", "x", "/no", "", 0, ""]]}, ["mount", None, "/no"]),
+        (["true"], {"ahead": [["chdir", "/no/where"]]}, ["chdir", errno.ENOENT, "/no/where"]),
+        (["true"], {"ahead": [["mount", "x", "/no", "", 0, ""]]}, ["mount", None, "/no"]),
         (["/" + "a" * 100_000], {}, ["exec", errno.ENAMETOOLONG, "/" + "a" * 999]),
         (["true"], {"cwd": "/" * 100_000}, ["chdir", errno.ENAMETOOLONG, "/" * 1000]),
         (["tr\0ue"], {}, ["exec", errno.EINVAL, None]),
@@ -69,21 +69,22 @@ import errno, os, socket, sys
 sys.path[:0] = {shims._ROOTS}
 from jobs_proto import files, shim as protocol
 from jobs_shim import __main__, init, syscalls
-def fail():
+def fail(*_birthplace):
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 def run(*args, run=init.run, **kwargs):
     syscalls.fork = fail
     run(*args, **kwargs)
 init.run = run
-plan = os.memfd_create("plan")
+plan, ahead = os.memfd_create("plan"), os.memfd_create("ahead")
 os.write(plan, files.encode({{
     "job": "a-job", "boot": "", "cgroup": None, "own_pids": False, "timeout_s": None,
-    "grace_s": 5.0, "init": [], "leader": [],
+    "grace_s": 5.0, "leader": [],
 }}))
 mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+socket.send_fds(theirs, [protocol.pack(protocol.PREPARE, {{"soon": True}})], [ahead])
 launch = protocol.pack(protocol.LAUNCH, {{"dir": {str(tmp_path)!r}}})
-socket.send_fds(theirs, [launch], [plan])
-__main__.be_shim([], mine.fileno())
+socket.send_fds(theirs, [launch], [plan, os.open({str(tmp_path)!r}, os.O_PATH)])
+__main__.be_shim([], mine.fileno(), os.dup(0))
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     record = files.decode((tmp_path / files.EXIT).read_bytes())
@@ -98,15 +99,6 @@ def test_a_user_who_may_not_is_a_failed_start(isolated, tmp_path):
         errno.EACCES,
         str(tmp_path),
     ]
-
-
-@pytest.mark.root
-def test_a_cgroup_that_cannot_be_is_a_failed_start(isolated):
-    cgroup = {"unified": False, "directories": [["unified", "/proc/no-such", []]]}
-    job = isolated.launch(["true"], cgroup=cgroup)
-    job.cgroup = None
-    step, _number, path = job.end()["error"]
-    assert (step, path) == ("cgroup", "/proc/no-such")
 
 
 def test_a_plan_that_is_none_is_refused(plain):

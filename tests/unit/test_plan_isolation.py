@@ -14,6 +14,7 @@ from jobs_proto.isolation import CAPABILITIES, Isolation, parse_bind, parse_tmpf
 from jobs_proto.job import Job, Spec
 from jobs_proto.methods import Run
 from jobs_proto.wire import structure, unstructure
+from jobs_shim import mounts
 from jobs_supervisor import isolation, seccomp
 from jobs_supervisor.cgroups import Tree
 from jobs_supervisor.config import JobSettings, ServerSettings, Settings
@@ -40,7 +41,9 @@ def plan(user=NOBODY, walls=WALLS, **fields) -> dict[str, list]:
 
 
 def leader(**options) -> list[list]:
-    return plan(**options)["leader"]
+    """Give all that the leader does, ahead of the job and for it."""
+    found = plan(**options)
+    return found["ahead"] + found["leader"]
 
 
 def names(steps: list[list]) -> list[str]:
@@ -77,6 +80,37 @@ def test_what_must_come_before_what():
     assert order[-2:] == ["seccomp", "exec"]
 
 
+@pytest.mark.parametrize("mode", ["root", "userns", "none"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"network": "none", "hostname": "box"},
+        {"cap_add": ("NET_RAW",)},
+        {"binds": ("/srv:/srv",)},
+        {"rootfs": "/srv/root"},
+        {"read_only": True},
+        {"tmpfs": ("/data",)},
+        {"secrets": ("a",)},
+    ],
+)
+def test_nothing_is_mounted_after_the_filter_which_forbids_it(mode, asked):
+    order = names(leader(walls=evolve(WALLS, mode=mode), **asked))
+    after = order[order.index("seccomp") :]
+    assert after[-1] == "exec"
+    assert not {"mount", "unshare", *mounts.STEPS} & set(after)
+
+
+def test_what_most_jobs_have_alike_is_done_ahead_of_them():
+    one = plan()
+    other = plan(user=ROOT, hostname="box")
+    assert one["ahead"] == other["ahead"]
+    assert names(one["ahead"])[-3:] == ["cover", "no_new_privs", "seccomp"]
+    assert one["ahead"][-3] == ["cover", ["/var/lib/jobs", "/etc/jobs"]]
+    order = ["sethostname", "rlimit", "bounding", "user", "capabilities", "chdir", "exec"]
+    assert names(one["leader"]) == names(other["leader"]) == order
+
+
 def test_mounts_within_mounts_come_later():
     steps = leader(tmpfs=("/data/deep/er", "/data"), binds=("/srv:/data/deep",))
     targets = [each[2] for each in steps if each[0] in ("bind", "place")]
@@ -96,10 +130,9 @@ def test_a_root_directory_is_prepared_outside_and_entered_last():
 
 
 def test_defaults():
-    found = plan()
-    assert names(found["init"]) == ["unshare", "mount", "sethostname"]
-    assert step(found["init"], "sethostname")[1] == "job-12345678-res"
-    steps = found["leader"]
+    steps = leader()
+    assert names(steps)[:3] == ["umask", "unshare", "mount"]
+    assert step(steps, "sethostname")[1] == "job-12345678-res"
     assert step(steps, "cover", ["/var/lib/jobs", "/etc/jobs"])
     assert step(steps, "seal", list(isolation.SEALED))
     assert step(steps, "place", "sysfs")[3] & isolation.MS_RDONLY
@@ -108,10 +141,10 @@ def test_defaults():
 
 
 def test_network_and_hostname():
-    found = plan(network="none", hostname="box")
-    assert step(found["init"], "unshare")[1] & 0x40000000
-    assert ["loopback"] in found["init"]
-    assert ["sethostname", "box"] in found["init"]
+    steps = leader(network="none", hostname="box")
+    assert step(steps, "unshare")[1] & 0x40000000
+    assert ["loopback"] in steps
+    assert ["sethostname", "box"] in steps
 
 
 def test_privileged():
@@ -169,11 +202,11 @@ def test_what_a_host_without_root_refuses():
     steps = leader(walls=none)
     assert names(steps) == [
         "umask",
+        "no_new_privs",
+        "seccomp",
         "rlimit",
         "capabilities",
-        "no_new_privs",
         "chdir",
-        "seccomp",
         "exec",
     ]
 
@@ -188,9 +221,9 @@ def test_without_root_sysfs_is_the_networks_owners():
 
 def test_a_dry_run_shows_each_step_in_a_line():
     shown = describe(plan(user=ROOT, secrets=("a",), network="none"))
-    assert {each["by"] for each in shown} == {"shim", "init", "leader"}
+    assert {each["by"] for each in shown} == {"shim", "leader"}
     lines = [each["text"] for each in shown]
-    assert "unshare mount,uts,ipc,network" in lines
+    assert "unshare mount,cgroup,uts,ipc,network" in lines
     assert "umask 0o22" in lines
     assert "place sysfs /sys ro,nosuid,nodev,noexec" in lines
     assert any(re.fullmatch(r"seccomp <\d+ bytes>", line) for line in lines)
@@ -204,8 +237,8 @@ def test_every_step_can_be_explained():
             {"rootfs": "/r", "secrets": ("a",)},
             {"read_only": True, "secrets": ("a",)},
         ):
-            for who in ("shim", "init", "leader"):
-                for each in plan(walls=walls, network="none", binds=("/a:/b",), **fields)[who]:
+            for part in ("shim", "ahead", "leader"):
+                for each in plan(walls=walls, network="none", binds=("/a:/b",), **fields)[part]:
                     sentence = explain(each[0], errno.EPERM, "/x")
                     if each[0] not in ("umask", "unshare", "no_new_privs"):  # which do not fail so
                         assert "do the step" not in sentence, sentence

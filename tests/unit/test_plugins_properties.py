@@ -115,7 +115,7 @@ def _cpusets(cpus):
 VALUES = {
     "cpus": st.sampled_from([0.01, 0.5, 1.0, 4.0]),
     "cpuset": st.sets(st.integers(0, 0), min_size=1).map(_cpusets),
-    "memory_bytes": st.integers(1 << 20, 1 << 30),
+    "memory_bytes": st.integers(2 << 20, 1 << 30),
     "enforcement": st.sampled_from(["required", "best-effort"]),
     "io_device": st.none(),
     "nofile": st.integers(1, 1000),

@@ -21,7 +21,7 @@ from jobs_supervisor.queue import Queue
 from jobs_supervisor.quotas import NAMES, Ledger, Quotas, effective
 from jobs_supervisor.store import Record, Store
 
-MIB = 1 << 20
+UNIT = 2 << 20
 
 
 def make_job(owner="alice", argv=("true",), **limits):
@@ -115,14 +115,16 @@ def test_who_has_too_many_waiting_is_refused(store):
 
 
 def test_what_would_never_have_a_place_is_refused(store):
-    ledger = Ledger(Quotas(QuotaSettings(memory_bytes=100.0 * MIB, cpus=2.0), store))
-    error = refusal_of(ledger.check, "alice", Spec(argv=("x",)), Limits(memory_bytes=50 * MIB))
+    ledger = Ledger(Quotas(QuotaSettings(memory_bytes=100.0 * UNIT, cpus=2.0), store))
+    error = refusal_of(ledger.check, "alice", Spec(argv=("x",)), Limits(memory_bytes=50 * UNIT))
     assert "give --cpus" in error.message
     error = refusal_of(ledger.check, "alice", Spec(argv=("x",)), Limits(cpus=1.0))
     assert "give --memory" in error.message
-    error = refusal_of(ledger.check, "alice", Spec(argv=("x",)), Limits(cpus=3.0, memory_bytes=MIB))
+    error = refusal_of(
+        ledger.check, "alice", Spec(argv=("x",)), Limits(cpus=3.0, memory_bytes=UNIT)
+    )
     assert "this job alone has 3" in error.message
-    ledger.check("alice", Spec(argv=("x",)), Limits(cpus=2.0, memory_bytes=100 * MIB))
+    ledger.check("alice", Spec(argv=("x",)), Limits(cpus=2.0, memory_bytes=100 * UNIT))
 
 
 # -- the accounting -----------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class Accounts(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.settings = QuotaSettings(
-            running=3, queued=4, queued_bytes=30, memory_bytes=100.0 * MIB, cpus=2.5
+            running=3, queued=4, queued_bytes=30, memory_bytes=100.0 * UNIT, cpus=2.5
         )
         self.jobs = []
         self.restart()
@@ -159,7 +161,7 @@ class Accounts(RuleBasedStateMachine):
         cpus=st.sampled_from([0.1, 0.3, 1.0, 2.5]),
     )
     def run(self, owner, size, memory, cpus):
-        live = make_job(owner, ("x" * size,), memory_bytes=memory * MIB, cpus=cpus)
+        live = make_job(owner, ("x" * size,), memory_bytes=memory * UNIT, cpus=cpus)
         try:
             self.ledger.check(owner, live.job.spec, live.job.limits)
         except JobsError:
