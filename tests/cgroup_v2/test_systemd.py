@@ -164,4 +164,5 @@ async def test_the_supervisor_stops_alone_and_the_shims_with_every_job(installed
                 ("lost", None),
             ]
             await limits_hold(client)
+        await harness.in_thread(systemctl, "stop", SUPERVISOR)  # and with it who waits for a job
     assert job_cgroups() == []
