@@ -24,7 +24,7 @@ _BACKLOG = 16
 
 
 class LaunchRefusedError(Exception):
-    """This job was launched before; launching it again would run it twice."""
+    """This job was launched before, and would be run twice; or it cannot be launched from here."""
 
 
 def claim(directory: str, boot: object, shim: int, stat: int) -> tuple[int, ...]:

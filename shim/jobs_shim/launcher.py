@@ -136,10 +136,9 @@ def claim_for(start: int, shim: OfShim) -> dict[str, object] | None:
     except (LookupError, ValueError, TypeError, OSError) as error:
         os.write(start, f"\0no plan: {error!r}".encode())
         return None
-    if not mounts.unchanged():
-        os.write(start, b"\0what was hidden or mounted ahead of the job has been replaced")
-        return None
     try:
+        if not mounts.unchanged():
+            raise LaunchRefusedError("what was hidden ahead of the job has been replaced")
         fds = claim(f"/proc/self/fd/{directory}", boot, pid, stat)
     except (LaunchRefusedError, OSError) as error:
         os.write(start, f"\0{error}".encode("utf-8", "surrogateescape"))

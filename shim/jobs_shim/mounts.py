@@ -30,7 +30,8 @@ _UNREACHABLE = (errors.ENOENT, errors.ENOTDIR)
 
 _held: dict[str, int] = {}
 _made: set[int] = set()  # the device numbers of the file systems that this plan has made
-_over: dict[str, int | None] = {}  # see `unchanged`
+_over: set[str] = set()  # the host's own places that it mounts something over
+_ours: set[int] = set()  # the device numbers of what it mounts there
 
 
 def _root() -> int:
@@ -55,25 +56,26 @@ def _open_if_there(path: str) -> int | None:
 
 
 def _note(path: str, place: int | None, tree: int | None) -> None:
-    """Note what is mounted over a place of the host's own."""
+    """Note what is mounted over a place of the host's own, if there is one."""
     if place is None or os.fstat(place).st_dev not in _made:
-        _over[path] = None if tree is None else os.fstat(tree).st_dev
+        _over.add(path)
+    if tree is not None:
+        _ours.add(os.fstat(tree).st_dev)
 
 
 def unchanged() -> bool:
-    """Whether what this plan has mounted over the host's own places is there, and nothing missing.
+    """Whether at the host's own places that this plan mounts over there is nothing but its own.
 
     When somebody removes such a place on the host, or renames another to it, the mount on it goes
     without a word: rename(2) and unlink(2) care for the mounts of their own namespace only.
     """
-    for path, device in _over.items():
+    for path in _over:
         fd = _open_if_there(path)
-        found = None
         if fd is not None:
-            found = os.fstat(fd).st_dev
+            device = os.fstat(fd).st_dev
             os.close(fd)
-        if found != device:
-            return False
+            if device not in _ours:
+                return False
     return True
 
 

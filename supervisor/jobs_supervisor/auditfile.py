@@ -6,6 +6,7 @@ import mmap
 import os
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -190,12 +191,15 @@ class AuditFiles:
         fd = os.open(new, _FLAGS | os.O_EXCL, 0o600)
         try:
             _write_whole(fd, line + b"\n")
-            if rename:
+            if rename and self._path.exists():
                 self._path.rename(rename)
             new.rename(self._path)
         except OSError:
             os.close(fd)
             new.unlink(missing_ok=True)
+            if rename and not self._path.exists():
+                with suppress(OSError):  # else the next try finds it as it is
+                    rename.rename(self._path)
             raise
         self._renamed = True
         if rename:  # first: who syncs now must find the one or the other
@@ -203,7 +207,8 @@ class AuditFiles:
         self._fd, self._size, self.head = fd, len(line) + 1, head
         self._first, self._opened_at = first, time.time()
         for path in expired:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the next rotation tries again
+                path.unlink()
 
     def _rotated(self) -> list[Path]:
         return sorted(self._directory.glob(ROTATED))

@@ -210,6 +210,13 @@ def _namespaced(isolation: Isolation) -> list[str]:
 # -- the file system -------------------------------------------------------------------------
 
 
+def _is_private(path: str) -> bool:
+    """Whether a path of the host's is the job's own by the time that hidden ones are covered."""
+    whole = Path(path)
+    own = ("/proc", "/sys", "/dev")
+    return path in ("/tmp", "/var/tmp") or any(map(whole.is_relative_to, own))  # noqa: S108  # they are
+
+
 def is_usual(isolation: Isolation) -> bool:
     """Whether a job asks for no mounts of its own: what it sees can then be made ahead of it."""
     asked = isolation.binds, isolation.rootfs, isolation.read_only
@@ -232,10 +239,11 @@ def mount_steps(
         secrets: the file that holds the secrets, if there are some.
     """
     cover: Step = ["cover", list(walls.hidden)]
+    not_its_own: Step = ["cover", [path for path in walls.hidden if not _is_private(path)]]
     kernel = _kernel_steps(isolation, walls)
     private = _private_steps(isolation, walls, settings)
     if is_usual(isolation):
-        return [*kernel, *private, cover], []
+        return [*kernel, *private, not_its_own], []
     who: object = [user.uid, user.gid, list(user.groups)] if walls.root else None
     steps: list[Step] = []
     if isolation.secrets:

@@ -111,6 +111,17 @@ def test_what_most_jobs_have_alike_is_done_ahead_of_them():
     assert names(one["leader"]) == names(other["leader"]) == order
 
 
+def test_what_is_the_jobs_own_is_not_covered():
+    hidden = ("/dev/shm/x", "/proc/sys", "/srv/keys", "/sys", "/tmp", "/tmp/y", "/var/tmp")
+    walls = evolve(WALLS, hidden=hidden)
+    (covered,) = (
+        each[1]
+        for each in plan(walls=walls)["ahead"]
+        if each[0] == "cover" and "/srv/keys" in each[1]
+    )
+    assert covered == ["/srv/keys", "/tmp/y"]
+
+
 def test_mounts_within_mounts_come_later():
     steps = leader(tmpfs=("/data/deep/er", "/data"), binds=("/srv:/data/deep",))
     targets = [each[2] for each in steps if each[0] in ("bind", "place")]
