@@ -10,7 +10,7 @@ from pathlib import Path
 
 import harness
 from attrs import define, field
-from peers import CPUS, MEMORY, PIDS, Peer
+from peers import CPUS, MEMORY, PIDS, TRUE, Peer
 from results import Results
 from scale import Scale
 
@@ -62,6 +62,14 @@ class Bench:
         job = await client.wait((await self.run(argv, client)).id)
         assert job.outcome == "completed", f"{argv[0]} ended {job.outcome}: {job.exit}"
         return job
+
+    async def launch_ms(self) -> float:
+        """Time one of `TRUE`; return when our side is at rest again, and disturbs nobody else's."""
+        watch = Stopwatch()
+        await self.complete([TRUE])
+        taken = watch.ms
+        await self.supervisor.prepared()
+        return taken
 
     @contextlib.asynccontextmanager
     async def sleepers(self, count: int) -> AsyncIterator[list[Job]]:

@@ -16,20 +16,13 @@ IDENT = "IDENT"
 async def launch(bench: Bench) -> None:
     """One after the other."""
 
-    async def ours() -> float:
-        watch = Stopwatch()
-        await bench.complete([TRUE])
-        taken = watch.ms
-        await bench.supervisor.prepared()  # which is not to be at work while others are measured
-        return taken
-
     async def theirs(peer: Peer) -> float:
         ident = bench.ident()
         watch = Stopwatch()
         peer.launch(ident)
         return watch.ms
 
-    contestants: dict[str, Sample] = {"jobs": ours}
+    contestants: dict[str, Sample] = {"jobs": bench.launch_ms}
     contestants |= {name: partial(theirs, peer) for name, peer in bench.peers.items()}
     scale = bench.scale
     await bench.alternate("launch", contestants, scale.rounds, warm_ups=scale.warm_ups)
