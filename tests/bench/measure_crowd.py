@@ -7,6 +7,7 @@ import trio
 from bench import Bench, Stopwatch, until_started
 from figures import FEW, MANY, SHIMS, SUPERVISOR
 from measure_memory import of_monitors, pss_mb
+from peers import TRUE
 
 from jobs_proto.job import Job
 
@@ -61,7 +62,12 @@ async def _start(bench: Bench, count: int) -> list[Job]:
 async def _cost(bench: Bench, jobs: list[Job], name: str) -> None:
     """Measure a launch beside so many, and what each of these has of memory."""
 
-    await bench.alternate("growth-launch", {name: bench.launch_ms}, bench.scale.crowd_rounds)
+    async def launch() -> float:
+        watch = Stopwatch()
+        await bench.complete([TRUE])
+        return watch.ms
+
+    await bench.alternate("growth-launch", {name: launch}, bench.scale.crowd_rounds)
     bench.results.add("growth-memory", name, of_monitors(bench, jobs))
 
 
