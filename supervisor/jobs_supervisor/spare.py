@@ -92,10 +92,20 @@ class Mounts:
         self._file = open("/proc/self/mountinfo", "rb")  # noqa: SIM115, PTH123  # for our life
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLPRI)
+        self._marked = b""
+
+    def mark(self) -> None:
+        """Take them as they are."""
+        self._poll.poll(0)  # what it tells of later has come after this
+        self._marked = self._read()
 
     def changed(self) -> bool:
-        """Whether they have, since the last call."""
-        return bool(self._poll.poll(0))
+        """Whether they are others than at the mark; what came and went again is no change."""
+        return bool(self._poll.poll(0)) and self._read() != self._marked
+
+    def _read(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
 
     def close(self) -> None:
         """Look no more."""
@@ -220,7 +230,7 @@ class Spares:
     async def _make(self, last: Shape) -> None:
         job = str(uuid.uuid4())
         shape = last.named(job)
-        self._mounts.changed()  # from here on
+        self._mounts.mark()
         with suppress(OSError, StepError):
             try:
                 self._spare = Spare(job, shape, await self._ask(shape, soon=False))
