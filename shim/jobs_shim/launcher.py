@@ -170,14 +170,17 @@ def _hear(connection: int) -> tuple[str, int, dict[str, object]] | None:
 
 
 def _receive(connection: int) -> tuple[bytes, list[int]] | None:
-    """Wait for the supervisor's next packet; give it with its descriptors. None if it went."""
+    """Wait for the supervisor's next packet; give it with its descriptors. None if it went.
+
+    Or if they did not all come: with some of its cgroups a job would have some of its limits.
+    """
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection)
     room, flags = socket.CMSG_SPACE(4 * _MOST_FDS), socket.MSG_CMSG_CLOEXEC
     try:
-        packet, ancillary, _, _ = supervisor.recvmsg(_LAUNCH_SIZE, room, flags)
+        packet, ancillary, received, _ = supervisor.recvmsg(_LAUNCH_SIZE, room, flags)
     finally:
         supervisor.detach()
-    if not packet:
+    if not packet or received & socket.MSG_CTRUNC:
         return None
     return packet, [fd for _, _, fds in ancillary for fd in memoryview(fds).cast("i")]
 
